@@ -1,0 +1,105 @@
+"""The few tree operations that everything shares.
+
+A *path string* names a leaf: the keys on the way to it joined by ``/`` (``params/Dense_0/kernel``).
+A *prefix* of a tree has a leaf where the tree may have a whole subtree, as in ``jax.vmap``'s
+``in_axes``.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from floral.typing import Array, PyTree
+
+__all__ = [
+    "add",
+    "map_with_path",
+    "num_bytes",
+    "num_parameters",
+    "path_string",
+    "paths",
+    "prefix_map",
+    "select",
+    "subtract",
+    "zeros_like",
+]
+
+
+def path_string(key_path: tuple[Any, ...]) -> str:
+    """The path string of a key path as ``jax.tree_util`` gives it."""
+    return jax.tree_util.keystr(key_path, simple=True, separator="/")
+
+
+def paths(tree: PyTree) -> dict[str, Any]:
+    """Every leaf by its path string, in the tree's order.
+
+    Example:
+      >>> paths({"Dense_0": {"kernel": 1.0, "bias": 2.0}})
+      {'Dense_0/bias': 2.0, 'Dense_0/kernel': 1.0}
+    """
+    return {path_string(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def map_with_path(fn: Callable[[str, Any], Any], tree: PyTree) -> PyTree:
+    """``fn(path string, leaf)`` at every leaf; the tree's structure is kept."""
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: fn(path_string(path), leaf), tree)
+
+
+def prefix_map(fn: Callable[..., Any], prefix: PyTree, *trees: PyTree) -> PyTree:
+    """``fn(prefix leaf, leaf, …)`` at every leaf of the trees, the prefix leaf standing for all
+    the leaves below it.
+
+    Example:
+      >>> prefix_map(lambda w, x: w * x, {"base": 2, "bank": 3}, {"base": [1, 1], "bank": 1})
+      {'bank': 3, 'base': [2, 2]}
+    """
+    first = trees[0]
+    return jax.tree.map(fn, jax.tree.broadcast(prefix, first), *trees)
+
+
+def add(left: PyTree, right: PyTree) -> PyTree:
+    """Leaf by leaf, ``left + right``."""
+    return jax.tree.map(jnp.add, left, right)
+
+
+def subtract(left: PyTree, right: PyTree) -> PyTree:
+    """Leaf by leaf, ``left - right``."""
+    return jax.tree.map(jnp.subtract, left, right)
+
+
+def zeros_like(tree: PyTree) -> PyTree:
+    """The same tree of zeros."""
+    return jax.tree.map(jnp.zeros_like, tree)
+
+
+def select(condition: Array | bool, on_true: PyTree, on_false: PyTree) -> PyTree:
+    """Leaf by leaf ``on_true`` where the condition holds, bit for bit.
+
+    Args:
+      condition: a boolean array; its axes lead those of every leaf (a scalar fits all).
+    """
+
+    def choose(yes: Array, no: Array) -> Array:
+        trailing = jnp.ndim(yes) - jnp.ndim(condition)
+        return jnp.where(jnp.reshape(condition, jnp.shape(condition) + (1,) * trailing), yes, no)
+
+    return jax.tree.map(choose, on_true, on_false)
+
+
+def num_parameters(tree: PyTree) -> int:
+    """How many numbers the tree holds."""
+    return sum(int(leaf.size) for leaf in jax.tree.leaves(tree))
+
+
+def num_bytes(tree: PyTree) -> int:
+    """How many bytes the tree's arrays take (arrays or ShapeDtypeStructs; keys by their data)."""
+
+    def size(leaf: Any) -> int:
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            data = jax.eval_shape(jax.random.key_data, leaf)
+            return int(data.size) * data.dtype.itemsize
+        return int(leaf.size) * leaf.dtype.itemsize
+
+    return sum(size(leaf) for leaf in jax.tree.leaves(tree))
