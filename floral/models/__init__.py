@@ -1,5 +1,16 @@
 """Models: two pure functions over any params tree, and a small zoo."""
 
 from floral.models.base import Model, from_equinox, from_function, from_linen, from_nnx
+from floral.models.cnn import cnn
+from floral.models.mlp import linear, mlp
 
-__all__ = ["Model", "from_equinox", "from_function", "from_linen", "from_nnx"]
+__all__ = [
+    "Model",
+    "cnn",
+    "from_equinox",
+    "from_function",
+    "from_linen",
+    "from_nnx",
+    "linear",
+    "mlp",
+]

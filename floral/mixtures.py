@@ -1,0 +1,232 @@
+r"""Mixtures: from a client's logits to its weights over the bank.
+
+A mixture is a point π on the simplex of the C adaptors; logits θ are its parameters, zero at the
+start, so that a client begins in the middle (π_c = 1/C). Weights are always taken over the
+*active* adaptors; an inactive one has weight 0.
+
+Source: Almansoori, Horváth, Takáč, "Collaborative and Efficient Personalization with Mixtures of
+Adaptors", section 5.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from floral import check
+from floral.errors import SpecError
+from floral.typing import Array, Key, PyTree
+
+__all__ = [
+    "Mixing",
+    "agreement",
+    "entropy",
+    "known",
+    "per_layer",
+    "sharpness",
+    "softmax",
+    "top_k",
+]
+
+_LARGEST = 1e30  # logits are clipped to ±this, so that infinities cannot become inf - inf = NaN
+
+
+class _Weights(Protocol):
+    def __call__(
+        self,
+        logits: PyTree,
+        *,
+        active: Array,
+        round: Array | int = 0,
+        train: bool = False,
+        key: Key | None = None,
+    ) -> PyTree: ...
+
+
+class Mixing(NamedTuple):
+    """How logits become weights.
+
+    Attributes:
+      init: ``(key, C, traits) -> logits``: ``[C]``, or ``{path prefix: [C]}`` with one mixture per
+        layer. ``traits`` are the client's own, such as a known cluster.
+      weights: ``(logits, *, active [C] bool, round, train, key=None) -> weights`` of the same
+        structure, non-negative, summing to one over the active adaptors.
+      refresh: ``(logits, losses [n, C], active, round) -> logits`` from the losses of each adaptor
+        alone on the client's own training examples; None if logits only follow their gradient.
+    """
+
+    init: Callable[[Key, int, Any], PyTree]
+    weights: _Weights
+    refresh: Callable[[PyTree, Array, Array, Array | int], PyTree] | None = None
+
+
+def _zeros(key: Key, num_adaptors: int, traits: Any) -> Array:
+    return jnp.zeros((num_adaptors,))
+
+
+def _softmax(logits: Array, active: Array) -> Array:
+    return jax.nn.softmax(jnp.clip(logits, -_LARGEST, _LARGEST), where=active)
+
+
+def softmax(
+    *,
+    temperature: float = 1.0,
+    noise: float = 0.0,
+    floor: float = 0.0,
+    renormalize: bool = True,
+) -> Mixing:
+    r"""Weights ``π = softmax(θ / temperature)``, learnt by gradient descent on θ.
+
+    Args:
+      temperature: divides the logits; below one sharpens, above one flattens.
+      noise: while training, uniform [0, noise) numbers are added to the logits (1.0 in the
+        authors' code, none in the paper).
+      floor: the least weight of an active adaptor (0.01 in the authors' code, none in the paper).
+      renormalize: whether floored weights are scaled back to sum to one; the authors' code does
+        not, so that a one-hot client gets (1, .01, .01, .01).
+
+    Raises:
+      SpecError: for a temperature that is not positive, negative noise, or a floor outside [0, 1].
+
+    Example:
+      >>> mixing = softmax()
+      >>> logits = mixing.init(jax.random.key(0), 4, {})
+      >>> mixing.weights(logits, active=jnp.ones(4, bool)).tolist()
+      [0.25, 0.25, 0.25, 0.25]
+    """
+    check.positive(temperature=temperature)
+    check.non_negative(noise=noise)
+    check.in_range(0.0, 1.0, floor=floor)
+
+    def weights(logits, *, active, round=0, train=False, key=None):
+        if train and noise and key is not None:
+            logits = logits + noise * jax.random.uniform(key, logits.shape)
+        mixture = _softmax(logits / temperature, active)
+        if floor:
+            mixture = jnp.where(active, jnp.maximum(mixture, floor), 0.0)
+            mixture = mixture / mixture.sum() if renormalize else mixture
+        return mixture
+
+    return Mixing(init=_zeros, weights=weights)
+
+
+def top_k(*, k: int = 1, temperature: float = 1.0) -> Mixing:
+    """Softmax over the k active adaptors of largest logit; the others get weight 0.
+
+    Ties go to the lowest index. ``top_k(C)`` is ``softmax``; the others' logits get no gradient.
+
+    Args:
+      k: how many adaptors a client mixes.
+      temperature: divides the logits.
+
+    Raises:
+      SpecError: for k below one; when initialised, for k above the number of adaptors.
+    """
+    check.positive_int(k=k)
+    check.positive(temperature=temperature)
+
+    def init(key, num_adaptors, traits):
+        if k > num_adaptors:
+            raise SpecError(f"top_k: k = {k} is more than the bank's {num_adaptors} adaptors")
+        return _zeros(key, num_adaptors, traits)
+
+    def weights(logits, *, active, round=0, train=False, key=None):
+        order = jnp.argsort(jnp.where(active, -logits, jnp.inf), stable=True)
+        chosen = jnp.zeros_like(active).at[order[:k]].set(True)
+        return _softmax(logits / temperature, active & chosen)
+
+    return Mixing(init=init, weights=weights)
+
+
+def known(*, trait: str = "cluster") -> Mixing:
+    """Mixtures that are given, not learnt: the oracle with the true clusters.
+
+    The logits are the logarithms of the given weights and get no gradient.
+
+    Args:
+      trait: the client trait that holds its cluster (an integer below C) or its weights [C].
+
+    Raises:
+      SpecError: when initialised, if clients have no such trait.
+    """
+
+    def init(key, num_adaptors, traits):
+        if trait not in traits:
+            known_traits = ", ".join(sorted(traits)) or "none"
+            raise SpecError(
+                f"known mixtures need the client trait {trait!r}; the data give {known_traits}"
+                + check.did_you_mean(trait, traits)
+            )
+        given = jnp.asarray(traits[trait])
+        if given.ndim == 0:
+            given = jax.nn.one_hot(given, num_adaptors)
+        return jnp.maximum(jnp.log(given), -_LARGEST)
+
+    def weights(logits, *, active, round=0, train=False, key=None):
+        return jax.lax.stop_gradient(_softmax(logits, active))
+
+    return Mixing(init=init, weights=weights)
+
+
+def per_layer(mixing: Mixing, prefixes: Sequence[str]) -> Mixing:
+    """One mixture for each path prefix, each as the given mixing has it.
+
+    Args:
+      mixing: the mixing of every layer.
+      prefixes: path prefixes, such as ``params/Dense_0``; each covers the leaves below it.
+
+    Returns:
+      A mixing over ``{prefix: [C]}``.
+    """
+
+    def init(key, num_adaptors, traits):
+        keys = jax.random.split(key, len(prefixes))
+        return {
+            prefix: mixing.init(layer_key, num_adaptors, traits)
+            for prefix, layer_key in zip(prefixes, keys, strict=True)
+        }
+
+    def weights(logits, *, active, round=0, train=False, key=None):
+        keys = [None] * len(prefixes) if key is None else list(jax.random.split(key, len(prefixes)))
+        return {
+            prefix: mixing.weights(
+                logits[prefix], active=active, round=round, train=train, key=layer_key
+            )
+            for prefix, layer_key in zip(prefixes, keys, strict=True)
+        }
+
+    return Mixing(init=init, weights=weights)
+
+
+def entropy(weights: Array) -> Array:
+    """Shannon entropy in nats over the last axis; 0 for one-hot, log C for uniform weights."""
+    return -jnp.sum(jax.scipy.special.xlogy(weights, weights), axis=-1)
+
+
+def sharpness(weights: np.ndarray, *, above: float = 0.8) -> float:
+    """The share of clients that put more than ``above`` on one adaptor; weights [N, C]."""
+    return float(np.mean(np.max(np.asarray(weights), axis=1) > above))
+
+
+def agreement(weights: np.ndarray, clusters: np.ndarray) -> float:
+    """The share of clients whose largest weight names their true cluster.
+
+    Adaptors are matched to clusters by the one-to-one assignment that agrees best, since their
+    numbering means nothing.
+
+    Args:
+      weights: [N, C] mixtures.
+      clusters: [N] true clusters, integers from 0.
+
+    Example:
+      >>> agreement(np.eye(2)[[1, 1, 0, 0]], np.array([0, 0, 1, 1]))
+      1.0
+    """
+    chosen = np.argmax(np.asarray(weights), axis=1)
+    counts = np.zeros((np.shape(weights)[1], int(np.max(clusters)) + 1), int)
+    np.add.at(counts, (chosen, clusters), 1)
+    rows, columns = linear_sum_assignment(-counts)
+    return float(counts[rows, columns].sum() / len(chosen))
