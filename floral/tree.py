@@ -5,7 +5,8 @@ A *prefix* of a tree has a leaf where the tree may have a whole subtree, as in `
 ``in_axes``.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,13 +16,16 @@ from floral.typing import Array, PyTree
 
 __all__ = [
     "add",
+    "combine",
     "map_with_path",
+    "matching",
     "num_bytes",
     "num_parameters",
     "path_string",
     "paths",
     "prefix_map",
     "select",
+    "split",
     "subtract",
     "zeros_like",
 ]
@@ -57,6 +61,49 @@ def prefix_map(fn: Callable[..., Any], prefix: PyTree, *trees: PyTree) -> PyTree
     """
     first = trees[0]
     return jax.tree.map(fn, jax.tree.broadcast(prefix, first), *trees)
+
+
+def _pattern(glob: str) -> re.Pattern[str]:
+    parts = re.split(r"(\*\*|\*)", glob)
+    wild = {"**": ".*", "*": "[^/]*"}
+    return re.compile("".join(wild.get(part, re.escape(part)) for part in parts) + "(/.*)?")
+
+
+def matching(tree: PyTree, globs: Sequence[str]) -> PyTree:
+    """True at every leaf whose path, or a parent of it, matches one of the globs.
+
+    ``*`` stands for one step of a path or a part of it, ``**`` for any number of steps.
+
+    Example:
+      >>> matching({"base": {"w": 1}, "bank": {"w": {"a": 1, "b": 2}}}, ["bank/**/b"])
+      {'bank': {'w': {'a': False, 'b': True}}, 'base': {'w': False}}
+    """
+    patterns = [_pattern(glob) for glob in globs]
+    return map_with_path(lambda path, _: any(p.fullmatch(path) for p in patterns), tree)
+
+
+def split(tree: PyTree, mask: PyTree) -> tuple[PyTree, PyTree]:
+    """The leaves where the mask of Python booleans is True, and the others.
+
+    Both keep the tree's shape, with None (an empty subtree) where a leaf is in the other one.
+    """
+    chosen = jax.tree.map(lambda keep, leaf: leaf if keep else None, mask, tree)
+    others = jax.tree.map(lambda keep, leaf: None if keep else leaf, mask, tree)
+    return chosen, others
+
+
+def combine(*trees: PyTree) -> PyTree:
+    """Undoes ``split``: at every place the first leaf that is not None.
+
+    Example:
+      >>> combine({"a": 1, "b": None}, {"a": None, "b": 2})
+      {'a': 1, 'b': 2}
+    """
+    return jax.tree.map(
+        lambda *leaves: next((leaf for leaf in leaves if leaf is not None), None),
+        *trees,
+        is_leaf=lambda leaf: leaf is None,
+    )
 
 
 def add(left: PyTree, right: PyTree) -> PyTree:

@@ -1,0 +1,7 @@
+"""From the clients' updates to the server's one."""
+
+from floral.uplink.base import Fold, Reducer, Uplink
+from floral.uplink.mean import weighted_mean
+from floral.uplink.transforms import clip, uplink
+
+__all__ = ["Fold", "Reducer", "Uplink", "clip", "uplink", "weighted_mean"]

@@ -1,0 +1,66 @@
+"""The weighted mean, with one weight per part of the update."""
+
+import jax
+import jax.numpy as jnp
+
+from floral.messages import Reduced, evidence
+from floral.tree import prefix_map
+from floral.typing import Array
+from floral.uplink.base import Fold, Reducer
+
+__all__ = ["weighted_mean"]
+
+
+def _weighted_sum(weights: Array, updates: Array) -> Array:
+    """``Σ_k w_k u_k`` for weights [k] or [k, C] and updates [k, ...] or [k, C, ...].
+
+    A client of weight zero adds nothing at all, not even a NaN.
+    """
+    trailing = updates.ndim - weights.ndim
+    weights = jnp.reshape(weights, weights.shape + (1,) * trailing)
+    return jnp.sum(jnp.where(weights != 0, weights * updates, 0), axis=0)
+
+
+def weighted_mean() -> Reducer:
+    r"""``Σ_k w_k u_k / Σ_k w_k``, leaf by leaf, the weights a prefix of the update.
+
+    FLoRAL's ``w_k`` are ``n_k`` for the base and ``n_k π_kc`` for adaptor c. Where a weight's sum
+    carries no evidence (``floral.messages.evidence``) the reduced update is zero.
+
+    Example:
+      >>> updates = {"w": jnp.array([[1.0], [4.0]])}
+      >>> reduced, _ = weighted_mean().reduce(updates, {"w": jnp.array([2.0, 1.0])}, ())
+      >>> float(reduced.update["w"][0])
+      2.0
+
+    Source: FLoRAL, Algorithm 1; McMahan et al., "Communication-Efficient Learning of Deep
+    Networks from Decentralized Data", 2017, Algorithm 1.
+    """
+
+    def zero(update, weight):
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (update, weight))
+
+    def add(sums, updates, weights):
+        totals, weight = sums
+        added = prefix_map(_weighted_sum, weights, updates)
+        return (
+            jax.tree.map(jnp.add, totals, added),
+            jax.tree.map(lambda total, new: total + jnp.sum(new, axis=0), weight, weights),
+        )
+
+    def finish(sums):
+        totals, weight = sums
+
+        def divide(weight, total):
+            trusted = evidence(weight)
+            shape = weight.shape + (1,) * (total.ndim - weight.ndim)
+            mean = total / jnp.reshape(jnp.where(trusted, weight, 1), shape)
+            return jnp.where(jnp.reshape(trusted, shape), mean, 0)
+
+        return Reduced(prefix_map(divide, weight, totals), weight)
+
+    def reduce(updates, weights, state, *, key=None):
+        first = jax.tree.map(lambda leaf: leaf[0], (updates, weights))
+        return finish(add(zero(*first), updates, weights)), state
+
+    return Reducer(init=lambda update: (), reduce=reduce, fold=Fold(zero, add, finish))

@@ -1,0 +1,41 @@
+"""Transforms of a client's update before it is sent, and the uplink they make."""
+
+from collections.abc import Sequence
+
+import optax
+
+from floral import check
+from floral.uplink.base import Reducer, Uplink
+from floral.uplink.mean import weighted_mean
+
+__all__ = ["clip", "uplink"]
+
+
+def clip(*, max_norm: float) -> optax.GradientTransformationExtraArgs:
+    """Scales an update down to at most ``max_norm``, one Euclidean norm over all its leaves.
+
+    Args:
+      max_norm: the largest norm that passes unchanged.
+    """
+    check.positive(max_norm=max_norm)
+    return optax.with_extra_args_support(optax.clip_by_global_norm(max_norm))
+
+
+def uplink(
+    *,
+    client: Sequence[optax.GradientTransformationExtraArgs] = (),
+    reduce: Reducer | None = None,
+    server: Sequence[optax.GradientTransformationExtraArgs] = (),
+) -> Uplink:
+    """An uplink of client transforms, a reducer and server transforms; by default a plain mean.
+
+    Args:
+      client: applied to each client's update, in order.
+      reduce: makes the cohort's updates one; the weighted mean if None.
+      server: applied to the reduced update, in order.
+    """
+
+    def chain(transforms):
+        return optax.with_extra_args_support(optax.chain(*transforms))
+
+    return Uplink(chain(client), weighted_mean() if reduce is None else reduce, chain(server))
