@@ -1,0 +1,113 @@
+"""Host arrays: canonical types, checks, fingerprints and named generators.
+
+Everything before ``gather`` is NumPy. The rules that every file of this folder shares are here, so
+that a NaN or a label out of range is found in one place and named in one way.
+"""
+
+import hashlib
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from floral.errors import DataError
+
+__all__ = ["canonical", "check_examples", "fingerprint", "generator"]
+
+
+def canonical(array: Any) -> np.ndarray:
+    """The array in the type that JAX will give it: 64-bit numbers become 32-bit, the rest stays.
+
+    Example:
+      >>> canonical([1, 2]).dtype, canonical([0.5]).dtype
+      (dtype('int32'), dtype('float32'))
+    """
+    array = np.asarray(array)
+    narrow = {"float64": np.float32, "int64": np.int32, "uint64": np.uint32}
+    return array.astype(narrow.get(array.dtype.name, array.dtype), copy=False)
+
+
+def check_examples(
+    examples: Mapping[str, np.ndarray], *, where: str, num_classes: int | None = None
+) -> None:
+    """Raises DataError unless the examples can be trained on.
+
+    Every array needs the same, non-zero length; floats must be finite; whole-number labels must
+    lie in ``0 … num_classes - 1`` where ``num_classes`` is given.
+
+    Args:
+      examples: ``{"x": [M, ...], "y": [M, ...]}``.
+      where: names the data in the message.
+      num_classes: the number of classes, or None for other targets.
+    """
+    for name in ("x", "y"):
+        if name not in examples:
+            raise DataError(f"{where} lacks {name!r}; it has {', '.join(map(repr, examples))}")
+    for name, array in examples.items():
+        if array.dtype.kind not in "biuf":
+            raise DataError(f"{where}: {name!r} must hold numbers, got dtype {array.dtype}")
+        if array.ndim == 0:
+            raise DataError(f"{where}: {name!r} must have one row an example, got a single number")
+    lengths = {name: len(array) for name, array in examples.items()}
+    if len(set(lengths.values())) > 1:
+        described = ", ".join(f"{name!r} has {length}" for name, length in lengths.items())
+        raise DataError(f"{where}: arrays differ in length: {described}")
+    if lengths["x"] == 0:
+        raise DataError(f"{where} is empty: it has no examples")
+    for name, array in examples.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            place = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+            raise DataError(
+                f"{where}: {name!r} of example {place[0]} is {array[place]} at {place[1:]}; "
+                "every number must be finite"
+            )
+    _check_labels(examples["y"], where, num_classes)
+
+
+def _check_labels(labels: np.ndarray, where: str, num_classes: int | None) -> None:
+    if num_classes is None:
+        return
+    if labels.dtype.kind not in "iu":
+        raise DataError(f"{where}: labels of classes must be whole numbers, got {labels.dtype}")
+    wrong = np.argwhere((labels < 0) | (labels >= num_classes))
+    if len(wrong):
+        place = tuple(int(i) for i in wrong[0])
+        raise DataError(
+            f"{where}: label of example {place[0]} is {labels[place]}, "
+            f"expected 0 to {num_classes - 1} for {num_classes} classes"
+        )
+
+
+def fingerprint(named: Mapping[str, Any]) -> str:
+    """SHA-256, in hex, over names, types, shapes and contents; equal data, equal fingerprint.
+
+    Args:
+      named: arrays, or anything whose ``str`` says all there is to say, by name; order is ignored.
+
+    Example:
+      >>> fingerprint({"a": np.arange(3)}) == fingerprint({"a": np.arange(3)})
+      True
+      >>> fingerprint({"a": np.arange(3)}) == fingerprint({"b": np.arange(3)})
+      False
+    """
+    digest = hashlib.sha256()
+    for name in sorted(named):
+        value = named[name]
+        if isinstance(value, np.ndarray):
+            value = np.ascontiguousarray(value.astype(value.dtype.newbyteorder("<"), copy=False))
+            digest.update(f"{name!r}:{value.dtype.str}:{value.shape};".encode())
+            digest.update(value.data if value.size else b"")
+        else:
+            digest.update(f"{name!r}={value!r};".encode())
+    return digest.hexdigest()
+
+
+def generator(seed: int, name: str) -> np.random.Generator:
+    """The generator of the stream ``name``: what it draws depends on no other stream.
+
+    Example:
+      >>> generator(0, "split").integers(100) == generator(0, "split").integers(100)
+      np.True_
+    """
+    return np.random.default_rng(np.random.SeedSequence([seed, zlib.crc32(name.encode())]))

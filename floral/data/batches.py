@@ -1,0 +1,144 @@
+"""Batches: a cohort's examples laid out as ``[K, S, B, ...]``, in one function on the device.
+
+A population is one flat array a field (``clients``), so a cohort is one indexing operation: each
+client's places in its grid of S steps by B are computed from its own key and size, then looked up.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from floral import check
+from floral.random import stream
+from floral.typing import Array, Key
+
+__all__ = ["Batching", "batching", "gather", "num_steps"]
+
+
+class Batching(NamedTuple):
+    """How a client's examples become batches; made by ``batching``."""
+
+    batch_size: int
+    epochs: int = 1
+    steps: int | None = None
+    shuffle: bool = True
+
+
+def batching(
+    *, batch_size: int = 32, epochs: int = 1, steps: int | None = None, shuffle: bool = True
+) -> Batching:
+    """How a client walks its examples in one round: by epochs, or by a number of steps.
+
+    Args:
+      batch_size: examples a step, B; an epoch's last batch may be partly masked.
+      epochs: passes over the client's examples; a client with n takes ceil(n / B) steps each.
+      steps: live steps of every client instead, walking its epochs again and again.
+      shuffle: a fresh order each epoch; otherwise the stored order.
+
+    Example:
+      >>> num_steps(batching(batch_size=4, epochs=2), max_size=9)
+      6
+    """
+    check.positive_int(batch_size=batch_size, epochs=epochs)
+    if steps is not None:
+        check.positive_int(steps=steps)
+        check.in_range(1, 1, **{"epochs, where steps is given,": epochs})
+    return Batching(batch_size, epochs, steps, bool(shuffle))
+
+
+def num_steps(batching: Batching, max_size: int) -> int:
+    """S: ``steps``, or ``epochs * ceil(max_size / batch_size)``."""
+    if batching.steps is not None:
+        return batching.steps
+    return batching.epochs * -(-max_size // batching.batch_size)
+
+
+def gather(
+    examples: Mapping[str, Array],
+    offsets: Array,
+    ids: Array,
+    key: Key,
+    batching: Batching,
+    *,
+    max_size: int,
+    limit: int | None = None,
+) -> dict[str, Array]:
+    """The batches of a cohort: ``{"x": [K, S, B, ...], "y": [K, S, B, ...], "mask": [K, S, B]}``.
+
+    Pure and jittable, with ``batching``, ``max_size`` and ``limit`` static. Guarantees: every
+    example of a client is shown exactly once an epoch; what a client sees depends on the key and
+    its own id only, neither on ``max_size`` nor on who else is in the cohort; masked places hold
+    zeros. With epochs, a client's ceil(n / B) live steps lead each epoch's share of the grid; with
+    ``steps`` every step of a client that has an example is live.
+
+    Args:
+      examples: a split's flat arrays, each ``[M, ...]``.
+      offsets: the split's offsets, ``[N + 1]``.
+      ids: the cohort, ``[K]``; an id outside ``0 … N - 1`` (N, by custom) is a client of padding.
+      key: of the round; the order of client k in epoch e is the stream ``("order", k, e)`` of it.
+      batching: from ``batching``.
+      max_size: at least the size of the cohort's largest client; what is beyond is left out.
+      limit: use only the first ``limit`` examples of each client.
+
+    Example:
+      >>> x = jnp.arange(5.0)
+      >>> plan = batching(batch_size=2, shuffle=False)
+      >>> batches = gather({"x": x}, jnp.array([0, 3, 5]), jnp.array([1, 0]), jax.random.key(0),
+      ...                  plan, max_size=3)
+      >>> batches["x"].tolist()
+      [[[3.0, 4.0], [0.0, 0.0]], [[0.0, 1.0], [2.0, 0.0]]]
+    """
+    offsets = jnp.asarray(offsets)
+    max_size = max_size if limit is None else min(max_size, limit)
+    num_clients = offsets.shape[0] - 1
+
+    def places(client: Array) -> tuple[Array, Array]:
+        known = (client >= 0) & (client < num_clients)
+        safe = jnp.where(known, client, 0)
+        size = jnp.minimum(offsets[safe + 1] - offsets[safe], max_size) * known
+        local, mask = _walk(stream(key, "order", client), size, batching, max_size)
+        return offsets[safe] + local, mask
+
+    rows, mask = jax.vmap(places)(jnp.asarray(ids))  # [K, S, B]
+
+    def take(array: Array) -> Array:
+        array = jnp.asarray(array)
+        if array.shape[0] == 0:
+            return jnp.zeros(rows.shape + array.shape[1:], array.dtype)
+        taken = jnp.take(array, rows, axis=0, mode="clip")
+        live = mask.reshape(mask.shape + (1,) * (taken.ndim - mask.ndim))
+        return jnp.where(live, taken, jnp.zeros_like(taken))
+
+    return {**{name: take(array) for name, array in examples.items()}, "mask": mask}
+
+
+def _walk(key: Key, size: Array, batching: Batching, max_size: int) -> tuple[Array, Array]:
+    """Which of its examples one client shows at each place of its grid, and where it shows any."""
+    step = jnp.arange(num_steps(batching, max_size))
+    live_steps = (size + batching.batch_size - 1) // batching.batch_size  # of one epoch
+    if batching.steps is not None:
+        an_epoch = jnp.maximum(live_steps, 1)
+        epoch, within, orders = step // an_epoch, step % an_epoch, jnp.arange(batching.steps)
+    else:
+        an_epoch = max(-(-max_size // batching.batch_size), 1)
+        epoch, within, orders = step // an_epoch, step % an_epoch, jnp.arange(batching.epochs)
+    place = within[:, None] * batching.batch_size + jnp.arange(batching.batch_size)[None]  # [S, B]
+    mask = place < size
+    if not batching.shuffle or max_size == 0:
+        return place, mask
+    order = jax.vmap(lambda e: _order(jax.random.fold_in(key, e), size, max_size))(orders)
+    return order[epoch[:, None], jnp.minimum(place, max_size - 1)], mask
+
+
+def _order(key: Key, size: Array, max_size: int) -> Array:
+    """A random order of ``0 … size - 1``, then the padding.
+
+    Example i draws from its own key, so its number does not depend on ``max_size``. The folded
+    key's first word is that number: it is already a hash, for every kind of key.
+    """
+    index = jnp.arange(max_size)
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
+    draw = jax.random.key_data(keys)[:, 0]
+    return jax.lax.sort((index >= size, draw, index), num_keys=2, is_stable=True)[2]

@@ -1,0 +1,250 @@
+"""Clients' data: flat arrays with offsets, on the host.
+
+A population of ragged clients is stored as one array a field, client after client, and N + 1
+offsets: it can be hashed, saved and put on a device whole, and any cohort is one indexing
+operation away (``batches.gather``).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from floral import check
+from floral.data.arrays import canonical, check_examples, fingerprint
+from floral.data.batches import Batching, batching, gather, num_steps
+from floral.errors import DataError
+
+__all__ = [
+    "Batching",
+    "FederatedDataset",
+    "Split",
+    "batching",
+    "federated",
+    "from_clients",
+    "gather",
+    "num_steps",
+]
+
+SPLITS = ("train", "validation", "test")
+
+
+class Split(NamedTuple):
+    """One split of every client; client k owns the rows ``offsets[k]:offsets[k + 1]``."""
+
+    examples: dict[str, np.ndarray]
+    """``{"x": [M, ...], "y": [M, ...]}``, flat, in client order."""
+    offsets: np.ndarray
+    """``[N + 1]`` int64, from 0 to M."""
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """How many examples each client has, ``[N]``."""
+        return np.diff(self.offsets)
+
+    @property
+    def max_size(self) -> int:
+        """The examples of the largest client: ``gather``'s ``max_size``."""
+        return int(self.sizes.max(initial=0))
+
+    @property
+    def owners(self) -> np.ndarray:
+        """Which client each example belongs to, ``[M]``."""
+        return np.repeat(np.arange(len(self.sizes)), self.sizes)
+
+    def client(self, k: int) -> dict[str, np.ndarray]:
+        """The examples of client k, as views."""
+        rows = slice(self.offsets[k], self.offsets[k + 1])
+        return {name: array[rows] for name, array in self.examples.items()}
+
+
+class FederatedDataset(NamedTuple):
+    """The data of N clients, and what is known about each of them."""
+
+    splits: dict[str, Split]
+    """``"train"``, ``"test"``, ``"validation"``; the last two may be absent or empty."""
+    traits: dict[str, np.ndarray]
+    """What is known about each client, ``[N, ...]``; ``"cluster"`` where the truth is known."""
+    unseen: np.ndarray
+    """``[N]`` bool: clients that are never sampled in training."""
+    num_classes: int | None
+    """The number of classes, or None where the targets are not classes."""
+
+    @property
+    def num_clients(self) -> int:
+        """N."""
+        return len(self.unseen)
+
+    @property
+    def seen(self) -> np.ndarray:
+        """The ids of the clients that may take part in training."""
+        return np.flatnonzero(~self.unseen)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256, in hex, of every array: it changes if, and only if, the data do."""
+        named: dict[str, Any] = {"unseen": self.unseen, "num_classes": self.num_classes}
+        named |= {f"traits/{name}": trait for name, trait in self.traits.items()}
+        for name, split in self.splits.items():
+            named[f"splits/{name}"] = split.offsets
+            named |= {f"splits/{name}/{key}": array for key, array in split.examples.items()}
+        return fingerprint(named)
+
+    def client(self, k: int) -> dict[str, dict[str, np.ndarray]]:
+        """The splits of client k: ``{"train": {"x": ..., "y": ...}, ...}``."""
+        return {name: split.client(k) for name, split in self.splits.items()}
+
+    def describe(self) -> str:
+        """A few lines of text: clients, examples per split, traits."""
+        classes = "" if self.num_classes is None else f", {self.num_classes} classes"
+        lines = [f"{self.num_clients} clients ({int(self.unseen.sum())} unseen){classes}"]
+        for name, split in self.splits.items():
+            sizes, x = split.sizes, split.examples["x"]
+            lines.append(
+                f"{name}: {sizes.sum()} examples, {sizes.min()} to {sizes.max()} a client, "
+                f"x {list(x.shape[1:])} {x.dtype}"
+            )
+        if "cluster" in self.traits:
+            cluster = self.traits["cluster"]
+            counts = np.bincount(cluster[cluster >= 0])
+            lines.append(f"clusters: {', '.join(map(str, counts))} clients")
+        return "\n".join(lines)
+
+
+def federated(
+    examples: Mapping[str, Any],
+    assignment: Mapping[str, Sequence[Any]],
+    *,
+    traits: Mapping[str, Any] | None = None,
+    unseen: Any = None,
+    num_classes: int | None = None,
+) -> FederatedDataset:
+    """A population from one set of examples and the rows of each client in each split.
+
+    Args:
+      examples: ``{"x": [M, ...], "y": [M, ...]}``.
+      assignment: by split, N arrays of row numbers; ``"train"`` is needed.
+      traits: what is known about the clients, each ``[N, ...]``.
+      unseen: ``[N]`` bool, clients that never train; none by default.
+      num_classes: the number of classes, or None.
+
+    Raises:
+      DataError: if the examples cannot be trained on, or a client has no training example.
+
+    Example:
+      >>> examples = {"x": np.arange(6.0)[:, None], "y": np.arange(6) % 2}
+      >>> data = federated(examples, {"train": [[0, 1, 2], [5]], "test": [[3], [4]]}, num_classes=2)
+      >>> data.splits["train"].sizes, data.client(1)["test"]["y"]
+      (array([3, 1]), array([0], dtype=int32))
+    """
+    examples = {name: canonical(array) for name, array in examples.items()}
+    check_examples(examples, where="examples", num_classes=num_classes)
+    splits = {}
+    for name, rows_by_client in assignment.items():
+        rows = [np.asarray(rows, dtype=np.int64) for rows in rows_by_client]
+        flat = np.concatenate(rows) if rows else np.zeros(0, np.int64)
+        splits[name] = Split({key: a[flat] for key, a in examples.items()}, _offsets(rows))
+    return _dataset(splits, traits, unseen, num_classes)
+
+
+def from_clients(
+    clients: Sequence[Mapping[str, Mapping[str, Any]]],
+    *,
+    traits: Mapping[str, Any] | None = None,
+    unseen: Any = None,
+    num_classes: int | None = None,
+) -> FederatedDataset:
+    """A population from each client's own arrays; a split a client lacks is empty for it.
+
+    Args:
+      clients: for each client ``{split: {"x": [n, ...], "y": [n, ...]}}``; ``"train"`` is needed.
+      traits: what is known about the clients, each ``[N, ...]``.
+      unseen: ``[N]`` bool, clients that never train; none by default.
+      num_classes: the number of classes, or None.
+
+    Raises:
+      DataError: if a client's examples cannot be trained on; it names the client and the split.
+
+    Example:
+      >>> one = {"train": {"x": [[0.0], [1.0]], "y": [0, 1]}}
+      >>> two = {"train": {"x": [[2.0]], "y": [1]}, "test": {"x": [[3.0]], "y": [0]}}
+      >>> data = from_clients([one, two], num_classes=2)
+      >>> data.splits["train"].offsets, data.splits["test"].sizes
+      (array([0, 2, 3]), array([0, 1]))
+    """
+    parts: dict[str, dict[int, dict[str, np.ndarray]]] = {}
+    for k, client in enumerate(clients):
+        for name, examples in client.items():
+            arrays = {key: canonical(array) for key, array in examples.items()}
+            check_examples(arrays, where=f"client {k}, split {name!r}", num_classes=num_classes)
+            parts.setdefault(name, {})[k] = arrays
+    splits = {}
+    for name, by_client in parts.items():
+        first_id, first = next(iter(by_client.items()))
+        for k, arrays in by_client.items():
+            _check_alike(name, first_id, first, k, arrays)
+        empty = {key: array[:0] for key, array in first.items()}
+        rows = [by_client.get(k, empty) for k in range(len(clients))]
+        flat = {key: np.concatenate([client[key] for client in rows]) for key in first}
+        splits[name] = Split(flat, _offsets([client["x"] for client in rows]))
+    return _dataset(splits, traits, unseen, num_classes)
+
+
+def _offsets(rows: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum([len(r) for r in rows])]).astype(np.int64)
+
+
+def _check_alike(
+    split: str, one: int, ones: dict[str, np.ndarray], two: int, twos: dict[str, np.ndarray]
+) -> None:
+    for name in ones.keys() | twos.keys():
+        left, right = (
+            f"{a[name].dtype}{list(a[name].shape[1:])}" if name in a else "nothing"
+            for a in (ones, twos)
+        )
+        if left != right:
+            raise DataError(
+                f"split {split!r}: {name!r} is {left} for client {one} but {right} for client {two}"
+            )
+
+
+def _dataset(
+    splits: dict[str, Split],
+    traits: Mapping[str, Any] | None,
+    unseen: Any,
+    num_classes: int | None,
+) -> FederatedDataset:
+    for name in splits:
+        if name not in SPLITS:
+            known = ", ".join(SPLITS)
+            hint = check.did_you_mean(name, SPLITS)
+            raise DataError(f"splits are {known}; got {name!r}{hint}")
+    if "train" not in splits or len(splits["train"].sizes) == 0:
+        raise DataError("no client has a training example: the split 'train' is missing or empty")
+    num_clients = len(splits["train"].sizes)
+    for name, split in splits.items():
+        if len(split.sizes) != num_clients:
+            raise DataError(
+                f"split {name!r} has {len(split.sizes)} clients, 'train' has {num_clients}"
+            )
+    empty = np.flatnonzero(splits["train"].sizes == 0)
+    if len(empty):
+        raise DataError(
+            f"client {empty[0]} has no training example "
+            f"({len(empty)} of {num_clients} clients have none)"
+        )
+    traits = {name: canonical(trait) for name, trait in (traits or {}).items()}
+    for name, trait in traits.items():
+        if trait.shape[:1] != (num_clients,):
+            raise DataError(
+                f"trait {name!r} has shape {trait.shape}, expected one row for each of "
+                f"{num_clients} clients"
+            )
+    unseen = np.zeros(num_clients, bool) if unseen is None else np.asarray(unseen, bool)
+    if unseen.shape != (num_clients,) or unseen.all():
+        raise DataError(
+            f"unseen must mark some, not all, of {num_clients} clients; "
+            f"got shape {unseen.shape}, {int(unseen.sum())} marked"
+        )
+    ordered = {name: splits[name] for name in SPLITS if name in splits}
+    return FederatedDataset(ordered, traits, unseen, num_classes)
