@@ -55,6 +55,8 @@ class Adaptor(NamedTuple):
         rescaled by the other factor's Gram matrix; None where nothing is factored.
       kind: the factory's name, for tables.
       rank: ``(leaf) -> int``, the rank the adaptor takes on that leaf; None if it has none.
+      truncate: ``(trained, rank) -> trained`` of one adaptor, all directions but the first
+        ``rank`` (possibly traced) set to zero, the shapes kept; None where there is no rank.
     """
 
     init: Callable[[Key, jax.ShapeDtypeStruct], tuple[dict[str, Array], PyTree]]
@@ -66,6 +68,7 @@ class Adaptor(NamedTuple):
     )
     kind: str = "adaptor"
     rank: Callable[[jax.ShapeDtypeStruct], int] | None = None
+    truncate: Callable[[dict[str, Array], Any], dict[str, Array]] | None = None
 
 
 class Rule(NamedTuple):
