@@ -1,0 +1,55 @@
+"""Adaptors: how the leaves of a params tree may change, in banks that clients mix.
+
+Rules and params make a plan, a plan makes a bank of C adaptors, and a mixture over the bank is a
+client's personal model: `merge` defines it, `adapted` computes it without building it.
+"""
+
+from floral.adaptors.additive import additive
+from floral.adaptors.apply import AdaptedModel, adapted
+from floral.adaptors.bank import (
+    add_adaptors,
+    bank_parameters,
+    concatenate,
+    init_bank,
+    merge,
+    permute,
+    remove_adaptors,
+    select,
+    truncate,
+    weights_at,
+)
+from floral.adaptors.base import Adaptor, Bank, Op, Plan, Rule, Weights
+from floral.adaptors.conv import conv
+from floral.adaptors.low_rank import embedding, low_rank
+from floral.adaptors.plan import PlanRow, format_table, make_plan, plan_table
+from floral.adaptors.precondition import precondition
+
+__all__ = [
+    "AdaptedModel",
+    "Adaptor",
+    "Bank",
+    "Op",
+    "Plan",
+    "PlanRow",
+    "Rule",
+    "Weights",
+    "adapted",
+    "add_adaptors",
+    "additive",
+    "bank_parameters",
+    "concatenate",
+    "conv",
+    "embedding",
+    "format_table",
+    "init_bank",
+    "low_rank",
+    "make_plan",
+    "merge",
+    "permute",
+    "plan_table",
+    "precondition",
+    "remove_adaptors",
+    "select",
+    "truncate",
+    "weights_at",
+]
