@@ -1,0 +1,172 @@
+"""Shifts: how the clients' data differ beyond who owns what.
+
+A factory takes its settings as keywords and returns a ``Shift``:
+
+    (dataset, rng) -> dataset
+
+Clients fall into C clusters, client k into k mod C; all splits of a client shift alike, cluster 0
+keeps the data as stored, and the truth is kept as the trait ``"cluster"``.
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+
+from floral import check
+from floral.data.clients import FederatedDataset, Split
+from floral.errors import DataError
+
+__all__ = ["Shift", "label_shift", "noise", "none", "permute", "rotate"]
+
+Shift: TypeAlias = Callable[[FederatedDataset, np.random.Generator], FederatedDataset]
+
+
+def none() -> Shift:
+    """Leaves the data as they are."""
+    return lambda dataset, rng: dataset
+
+
+def rotate(*, clusters: int = 4) -> Shift:
+    """Images of cluster c turn counter-clockwise by c · 360/C degrees.
+
+    Multiples of 90 degrees of square images move pixels and change none; other angles interpolate
+    linearly and fill the corners with zeros.
+
+    Args:
+      clusters: C, the number of clusters.
+
+    Example:
+      >>> from floral.data.clients import from_clients
+      >>> image = np.arange(4.0).reshape(1, 2, 2, 1)
+      >>> data = from_clients([{"train": {"x": image, "y": [0]}}] * 2)
+      >>> rotated = rotate(clusters=4)(data, np.random.default_rng(0))
+      >>> rotated.client(1)["train"]["x"][0, :, :, 0].tolist(), rotated.traits["cluster"].tolist()
+      ([[1.0, 3.0], [0.0, 2.0]], [0, 1])
+    """
+    check.positive_int(clusters=clusters)
+
+    def turn(x: np.ndarray, c: int) -> np.ndarray:
+        if x.ndim not in (3, 4):
+            raise DataError(f"rotate needs images [M, H, W] or [M, H, W, C], got {list(x.shape)}")
+        if 4 * c % clusters == 0 and (x.shape[1] == x.shape[2] or 2 * c % clusters == 0):
+            return np.rot90(x, 4 * c // clusters, axes=(1, 2))
+        from scipy import ndimage
+
+        return ndimage.rotate(x, 360.0 * c / clusters, axes=(1, 2), reshape=False, order=1)
+
+    def shift(dataset: FederatedDataset, rng: np.random.Generator) -> FederatedDataset:
+        return _by_cluster(dataset, clusters, "x", turn)
+
+    return shift
+
+
+def permute(*, clusters: int = 4) -> Shift:
+    """The pixels (or features) of cluster c stand in its own random order, channels together.
+
+    Args:
+      clusters: C, the number of clusters.
+    """
+    check.positive_int(clusters=clusters)
+
+    def shift(dataset: FederatedDataset, rng: np.random.Generator) -> FederatedDataset:
+        shape = dataset.splits["train"].examples["x"].shape[1:]
+        pixels = shape[:2] if len(shape) == 3 else shape
+        count = int(np.prod(pixels))
+        orders = [rng.permutation(count) if c else np.arange(count) for c in range(clusters)]
+
+        def reorder(x: np.ndarray, c: int) -> np.ndarray:
+            flat = x.reshape(len(x), count, *shape[len(pixels) :])
+            return flat[:, orders[c]].reshape(x.shape)
+
+        return _by_cluster(dataset, clusters, "x", reorder)
+
+    return shift
+
+
+def label_shift(*, clusters: int = 4) -> Shift:
+    """Labels of cluster c become (y + c) mod the number of classes.
+
+    Args:
+      clusters: C, the number of clusters; more than there are classes would repeat.
+    """
+    check.positive_int(clusters=clusters)
+
+    def shift(dataset: FederatedDataset, rng: np.random.Generator) -> FederatedDataset:
+        classes = dataset.num_classes
+        if classes is None:
+            raise DataError("label_shift needs labels of classes; the source has num_classes=None")
+        if clusters > classes:
+            raise DataError(f"label_shift: {clusters} clusters repeat with {classes} classes")
+        return _by_cluster(
+            dataset,
+            clusters,
+            "y",
+            lambda y, c: ((y.astype(np.int64) + c) % classes).astype(y.dtype),
+        )
+
+    return shift
+
+
+def noise(*, std: float = 0.1, clusters: int | None = None) -> Shift:
+    """Gaussian noise on the features, a level a client or cluster: g of G gets std · (g + 1) / G.
+
+    Sets the trait ``"noise_std"``, and ``"cluster"`` where clusters are given. Unlike the other
+    shifts no group is left untouched, except at ``std=0``.
+
+    Args:
+      std: the standard deviation of the last client's or cluster's noise.
+      clusters: C, the number of clusters; None gives every client its own level.
+
+    Source: Li et al., "Federated Learning on Non-IID Data Silos", ICDE 2022, section 4.2.
+    Differs from the paper: ``std`` is a standard deviation, not a variance.
+    """
+    check.non_negative(std=std)
+    if clusters is not None:
+        check.positive_int(clusters=clusters)
+
+    def shift(dataset: FederatedDataset, rng: np.random.Generator) -> FederatedDataset:
+        groups = clusters or dataset.num_clients
+        level = std * (np.arange(dataset.num_clients) % groups + 1) / groups
+        splits = {}
+        for name, split in dataset.splits.items():
+            x = split.examples["x"]
+            if x.dtype.kind != "f":
+                raise DataError(f"noise needs features that are floats, got {x.dtype}")
+            each = level[split.owners].reshape(-1, *[1] * (x.ndim - 1))
+            noisy = x + (each * rng.standard_normal(x.shape)).astype(x.dtype)
+            splits[name] = Split({**split.examples, "x": noisy}, split.offsets)
+        traits = {**dataset.traits, "noise_std": level.astype(np.float32)}
+        shifted = dataset._replace(splits=splits, traits=traits)
+        return shifted if clusters is None else _with_clusters(shifted, clusters)
+
+    return shift
+
+
+def _by_cluster(
+    dataset: FederatedDataset,
+    clusters: int,
+    field: str,
+    change: Callable[[np.ndarray, int], np.ndarray],
+) -> FederatedDataset:
+    splits = {}
+    for name, split in dataset.splits.items():
+        values = split.examples[field].copy()
+        cluster = split.owners % clusters
+        for c in range(1, clusters):
+            members = cluster == c
+            if members.any():
+                values[members] = change(values[members], c)
+        splits[name] = Split({**split.examples, field: values}, split.offsets)
+    return _with_clusters(dataset._replace(splits=splits), clusters)
+
+
+def _with_clusters(dataset: FederatedDataset, clusters: int) -> FederatedDataset:
+    cluster = np.arange(dataset.num_clients, dtype=np.int32) % clusters
+    known = dataset.traits.get("cluster", cluster)
+    if not np.array_equal(known, cluster):
+        raise DataError(
+            f"the data have {len(np.unique(known))} clusters already, and a shift by k mod "
+            f"{clusters} disagrees with them"
+        )
+    return dataset._replace(traits={**dataset.traits, "cluster": cluster})
