@@ -1,23 +1,64 @@
 """Data: where examples come from, how they are dealt to clients, how a cohort is batched."""
 
-from floral.data.clients import (
-    Batching,
-    FederatedDataset,
-    Split,
-    batching,
-    federated,
-    from_clients,
-    gather,
-    num_steps,
+from floral.data.batches import Batching, batching, gather, num_steps
+from floral.data.build import federate
+from floral.data.clients import FederatedDataset, Split, federated, from_clients
+from floral.data.hubs import from_dataset, huggingface, tfds
+from floral.data.ownership import Partition, load_partition, save_partition, split_clients
+from floral.data.partition import (
+    Partitioner,
+    blocks,
+    dirichlet,
+    iid,
+    label_clusters,
+    natural,
+    quantity_skew,
+    saved,
+    shards,
 )
+from floral.data.shift import Shift, label_shift, noise, none, permute, rotate
+from floral.data.sources import Source, arrays, digits, from_npz, idx, npz
+from floral.data.synthetic import SyntheticTask, synthetic_linear, synthetic_mlp
 
 __all__ = [
     "Batching",
     "FederatedDataset",
+    "Partition",
+    "Partitioner",
+    "Shift",
+    "Source",
     "Split",
+    "SyntheticTask",
+    "arrays",
     "batching",
+    "blocks",
+    "digits",
+    "dirichlet",
+    "federate",
     "federated",
     "from_clients",
+    "from_dataset",
+    "from_npz",
     "gather",
+    "huggingface",
+    "idx",
+    "iid",
+    "label_clusters",
+    "label_shift",
+    "load_partition",
+    "natural",
+    "noise",
+    "none",
+    "npz",
     "num_steps",
+    "permute",
+    "quantity_skew",
+    "rotate",
+    "save_partition",
+    "saved",
+    "shards",
+    "split_clients",
+    "synthetic_linear",
+    "synthetic_mlp",
+    "tfds",
 ]

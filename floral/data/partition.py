@@ -16,7 +16,7 @@ from typing import TypeAlias
 import numpy as np
 
 from floral import check
-from floral.data.ownership import Partition
+from floral.data.ownership import Partition, load_partition
 from floral.errors import DataError
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "label_clusters",
     "natural",
     "quantity_skew",
+    "saved",
     "shards",
 ]
 
@@ -164,6 +165,15 @@ def natural(*, field: str) -> Partitioner:
         return _grouped(owner)
 
     return deal
+
+
+def saved(*, path: str) -> Partitioner:
+    """The partition that ``save_partition`` wrote, whatever the seed.
+
+    Args:
+      path: the file.
+    """
+    return lambda fields, rng: load_partition(path)
 
 
 def label_clusters(*, clients: int = 100, clusters: int = 10) -> Partitioner:

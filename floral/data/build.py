@@ -1,0 +1,123 @@
+"""From a source to a population: dealt, split, thinned and shifted, from one seed."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from floral import check
+from floral.data.arrays import generator
+from floral.data.clients import FederatedDataset, federated
+from floral.data.ownership import Partition, split_clients
+from floral.data.partition import Partitioner
+from floral.data.shift import Shift
+from floral.data.sources import Source
+from floral.data.synthetic import SyntheticTask
+from floral.errors import DataError
+
+__all__ = ["federate"]
+
+
+def federate(
+    source: Source | FederatedDataset | SyntheticTask,
+    *,
+    partition: Partitioner | Partition | None = None,
+    shift: Shift | None = None,
+    split: Mapping[str, float] | None = None,
+    keep: float = 1.0,
+    unseen: int | float = 0,
+    seed: int = 0,
+) -> FederatedDataset:
+    """The population that a run trains on.
+
+    The source's examples are dealt to clients, each client's are split, its training examples
+    thinned to the share ``keep``, and the shift applied. Each of these draws from its own stream
+    of the seed: another shift leaves the partition alone, another ``keep`` leaves the test rows
+    alone.
+
+    Args:
+      source: examples, or a population that comes with its clients and splits.
+      partition: how examples are dealt, or a saved partition; none for a population.
+      shift: how the clients' data differ beyond that; none by default.
+      split: the shares of each client's examples that go to "validation" and "test".
+      keep: the share of each client's training examples that is kept; the rest is never read.
+      unseen: how many clients, or which share of them (a float below 1), never train: the last of
+        each cluster in turn.
+      seed: of every draw made here.
+
+    Raises:
+      DataError: if the parts do not fit, or a client is left without a training example.
+
+    Example:
+      >>> from floral import data
+      >>> source = data.arrays(np.arange(40.0).reshape(20, 2), np.arange(20) % 4)
+      >>> population = federate(source, partition=data.iid(clients=4), split={"test": 0.2},
+      ...                       shift=data.label_shift(clusters=2), unseen=2)
+      >>> print(population.describe())
+      4 clients (2 unseen), 4 classes
+      train: 16 examples, 4 to 4 a client, x [2] float32
+      test: 4 examples, 1 to 1 a client, x [2] float32
+      clusters: 2, 2 clients
+    """
+    check.non_negative(seed=seed, unseen=unseen)
+    if isinstance(source, SyntheticTask):
+        source = source.dataset
+    if isinstance(source, FederatedDataset):
+        if partition is not None or split or keep != 1.0:
+            raise DataError(
+                "this source comes with its clients and splits; it takes no partition, split or "
+                "keep, only shift and unseen"
+            )
+        dataset = source
+    else:
+        dataset = _deal(source, partition, split, keep, seed)
+    if shift is not None:
+        dataset = shift(dataset, generator(seed, "shift"))
+    return dataset if not unseen else dataset._replace(unseen=_unseen(dataset, unseen))
+
+
+def _deal(
+    source: Source,
+    partition: Partitioner | Partition | None,
+    split: Mapping[str, float] | None,
+    keep: float,
+    seed: int,
+) -> FederatedDataset:
+    if partition is None:
+        raise DataError(f"{source.name} needs a partition: how are its examples dealt to clients?")
+    total = len(source.examples["y"])
+    if callable(partition):
+        fields = {"y": source.examples["y"], **source.fields}
+        partition = partition(fields, generator(seed, "partition"))
+    if partition.indices.max(initial=-1) >= total:
+        raise DataError(
+            f"the partition names example {partition.indices.max()}, but {source.name} has {total}"
+        )
+    empty = np.flatnonzero(partition.sizes == 0)
+    if len(empty):
+        raise DataError(f"the partition of {source.name} leaves client {empty[0]} without examples")
+    splits = split_clients(partition, split, generator(seed, "split"), keep=keep)
+    return federated(
+        source.examples,
+        {name: part.rows() for name, part in splits.items()},
+        traits=partition.traits,
+        num_classes=source.num_classes,
+    )
+
+
+def _unseen(dataset: FederatedDataset, unseen: int | float) -> np.ndarray:
+    """The last clients of each cluster in turn, so that what is unseen is balanced over them."""
+    count = int(unseen * dataset.num_clients + 1e-9) if isinstance(unseen, float) else int(unseen)
+    if (isinstance(unseen, float) and unseen >= 1) or count >= dataset.num_clients:
+        raise DataError(
+            f"unseen={unseen} leaves none of {dataset.num_clients} clients to train; "
+            "give a number of clients, or a share below 1"
+        )
+    cluster = dataset.traits.get("cluster", np.zeros(dataset.num_clients, np.int32))
+    from_the_end = np.zeros(dataset.num_clients, np.int64)
+    for c in np.unique(cluster):
+        members = np.flatnonzero(cluster == c)
+        from_the_end[members] = np.arange(len(members))[::-1]
+    order = np.lexsort((-np.arange(dataset.num_clients), from_the_end))
+    marked = np.zeros(dataset.num_clients, bool)
+    marked[order[:count]] = True
+    return marked | dataset.unseen

