@@ -36,6 +36,6 @@ def uplink(
     """
 
     def chain(transforms):
-        return optax.with_extra_args_support(optax.chain(*transforms))
+        return optax.with_extra_args_support(optax.chain(optax.identity(), *transforms))
 
     return Uplink(chain(client), weighted_mean() if reduce is None else reduce, chain(server))

@@ -1,0 +1,44 @@
+"""The tuple of pure functions that every federated algorithm is."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from floral.messages import Context, Download, Reduced, Upload
+from floral.typing import Array, Batch, Key, Params, PyTree
+
+__all__ = ["Context", "Download", "FederatedAlgorithm", "Objective", "Reduced", "Upload"]
+
+Objective = Callable[[PyTree, PyTree, Batch, Key], tuple[Array, PyTree]]
+"""``(trained, stats, batch, key) -> (losses [B], stats)``: what local training minimises."""
+
+
+class FederatedAlgorithm(NamedTuple):
+    """A federated method. An algorithm never sees how clients are executed.
+
+    Attributes:
+      init: ``(key, params, stats) -> server``.
+      client_init: ``(key, server, traits) -> client``, the state a client keeps between rounds;
+        ``()`` for a stateless one.
+      download: ``(server, context) -> Download``, what this client receives.
+      client_update: ``(key, Download, client, batches [S, B, ...], context) ->
+        (Upload, client, metrics)``; metrics are sums and counts.
+      aggregate: ``(server, Reduced, context) -> server``.
+      personalize: ``(key, server, client, batches, context) -> client``: what a stateless or an
+        unseen client does, on training examples alone, before it predicts.
+      predict: ``(server, client, batch) -> outputs`` of this client's own model.
+      export: ``(server, client) -> params`` of that model as one plain params tree; None where
+        outputs are mixed and no single set of params exists.
+      mixture: ``(server, client) -> [C]`` or ``{path prefix: [C]}``; None without mixtures.
+    """
+
+    init: Callable[[Key, Params, PyTree], Any]
+    client_init: Callable[[Key, Any, Any], PyTree]
+    download: Callable[[Any, Context], Download]
+    client_update: Callable[
+        [Key, Download, PyTree, Batch, Context], tuple[Upload, PyTree, dict[str, Array]]
+    ]
+    aggregate: Callable[[Any, Reduced, Context], Any]
+    personalize: Callable[[Key, Any, PyTree, Batch, Context], PyTree]
+    predict: Callable[[Any, PyTree, Batch], Any]
+    export: Callable[[Any, PyTree], Params] | None = None
+    mixture: Callable[[Any, PyTree], PyTree] | None = None

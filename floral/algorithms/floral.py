@@ -1,0 +1,278 @@
+r"""FLoRAL: one base, a bank of C low-rank adaptors, and for each client a mixture over the bank.
+
+Client k trains ``f_k(base + Σ_c π^k_c a_c)`` with respect to the base, the adaptors and its own
+logits at once. The server averages the base by ``n_k`` and adaptor c by ``n_k π^k_c``. The logits
+stay with the client, or are found anew at every participation by a stateless one.
+
+Source: Almansoori, Horváth, Takáč, "Collaborative and Efficient Personalization with Mixtures of
+Adaptors", 2024, Algorithm 1.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from floral import check, tree
+from floral.adaptors import AdaptedModel, Bank, init_bank, merge, precondition, weights_at
+from floral.algorithms.base import Download, FederatedAlgorithm, Upload
+from floral.algorithms.local import LocalSolver, solve
+from floral.algorithms.parts import by_part, roles
+from floral.algorithms.server import guarded_step, init_stack, step_stack
+from floral.algorithms.stats import average_stats, stats_update
+from floral.errors import SpecError
+from floral.mixtures import Mixing, per_layer
+from floral.random import stream
+from floral.typing import Array, Loss, Params, PyTree
+
+__all__ = ["FloralServer", "floral"]
+
+
+class FloralServer(NamedTuple):
+    """What the server of FLoRAL remembers.
+
+    Attributes:
+      base: the params all clients share.
+      bank: ``{path: {factor: [C, ...]}}``.
+      fixed: frozen factors of the bank.
+      stats: the model's statistics.
+      active: [C] bool, the adaptors in use.
+      round: int32, the rounds taken.
+      base_optimizer: the server optimizer's state of the trained base.
+      bank_optimizer: ``{path: state [C, ...]}``, one an adaptor.
+    """
+
+    base: Params
+    bank: dict[str, dict[str, Array]]
+    fixed: dict[str, PyTree]
+    stats: PyTree
+    active: Array
+    round: Array
+    base_optimizer: PyTree
+    bank_optimizer: dict[str, PyTree]
+
+
+def floral(
+    model: AdaptedModel,
+    loss: Loss,
+    local: LocalSolver,
+    mixing: Mixing,
+    *,
+    num_adaptors: int = 4,
+    train: Sequence[str] = ("base", "bank", "mixture"),
+    private: Sequence[str] = ("mixture",),
+    stateful: bool = True,
+    mixture_per: Literal["client", "layer"] = "client",
+    bank_learning_rate: float | None = None,
+    mixture_learning_rate: float | None = None,
+    precondition_epsilon: float | None = None,
+    server_optimizer: optax.GradientTransformation | None = None,
+) -> FederatedAlgorithm:
+    """Trains a base and a bank together, each client with its own mixture.
+
+    Args:
+      model: a model and the plan of its adaptors.
+      loss: per-example loss.
+      local: how clients train.
+      mixing: how logits become weights.
+      num_adaptors: C, the adaptors in the bank.
+      train: what is trained: base, bank, mixture, or path globs such as "bank/**/b".
+      private: what stays in the client's row, as path globs; the mixture always does.
+      stateful: whether clients keep their rows between rounds; a stateless client starts from
+        zero logits, finds its mixture on the round's batches with the rest frozen, then trains.
+      mixture_per: one mixture for the whole network, or one for every adapted layer.
+      bank_learning_rate: of the adaptors; None is the solver's own rate.
+      mixture_learning_rate: of the logits; None is the solver's own rate.
+      precondition_epsilon: the ridge of the LoRA preconditioner (1e-5 in the paper); None is
+        plain gradients.
+      server_optimizer: takes the mean updates as gradients; None is plain averaging.
+
+    Raises:
+      SpecError: for settings out of range, globs that match nothing, or a plan without adaptors.
+    """
+    plan = model.plan
+    if not plan.adaptors:
+        raise SpecError("floral needs at least one adapted leaf; the plan's rules adapt none")
+    check.positive_int(num_adaptors=num_adaptors)
+    check.one_of(("client", "layer"), mixture_per=mixture_per)
+    mixture_struct: PyTree = jax.ShapeDtypeStruct((num_adaptors,), jnp.float32)
+    if mixture_per == "layer":
+        layers = list(dict.fromkeys(path.rpartition("/")[0] or path for path in plan.adaptors))
+        mixing = per_layer(mixing, layers)
+        mixture_struct = dict.fromkeys(layers, mixture_struct)
+    structs = {
+        "base": model.params,
+        "bank": jax.eval_shape(lambda: init_bank(jax.random.key(0), plan, num_adaptors)).trained,
+        "mixture": mixture_struct,
+    }
+    parts = roles(structs, train, (*private, "mixture"))
+    server_shared = {**parts.shared, "mixture": None}  # the server has no mixture of its own
+    server_optimizer = optax.sgd(1.0) if server_optimizer is None else server_optimizer
+    rates = {"base": None, "bank": bank_learning_rate, "mixture": mixture_learning_rate}
+    preconditioner = (
+        None if precondition_epsilon is None else precondition(plan, epsilon=precondition_epsilon)
+    )
+
+    def server_values(server):
+        return {"base": server.base, "bank": server.bank, "mixture": None}
+
+    def new_row(key, values, traits):
+        logits = mixing.init(stream(key, "mixture"), num_adaptors, traits)
+        return tree.split({**values, "mixture": logits}, parts.private)[0]
+
+    def train_leaves(key, values, mask, received, batches, context):
+        """Local training of the leaves of ``values`` where the mask is True."""
+        trained, frozen = tree.split(values, mask)
+        fixed, active = received.cached["fixed"], received.fresh["active"]
+
+        def objective(trained, stats, batch, step_key):
+            full = tree.combine(trained, frozen)
+            weights = mixing.weights(
+                full["mixture"],
+                active=active,
+                round=context.round,
+                train=True,
+                key=stream(step_key, "mixture"),
+            )
+            outputs, stats = model.apply(
+                full["base"],
+                stats,
+                Bank(full["bank"], fixed),
+                weights,
+                batch,
+                key=stream(step_key, "model"),
+                train=True,
+            )
+            return loss(outputs, batch), stats
+
+        optimizer = by_part(
+            {part: local.optimizer(rate) for part, rate in rates.items()},
+            preconditioner=preconditioner,
+            frozen=frozen,
+        )
+        trained, stats, metrics = solve(
+            objective, trained, received.fresh["stats"], batches, key, optimizer=optimizer
+        )
+        return tree.combine(trained, frozen), stats, metrics
+
+    own = jax.tree.map(lambda moves, stays: moves and stays, parts.trained, parts.private)
+
+    def refit(key, received, row, batches, context):
+        """The client's own leaves, trained with everything it shares frozen."""
+        values = tree.combine(row, received.fresh["values"], received.cached["values"])
+        values, _, _ = train_leaves(key, values, own, received, batches, context)
+        return tree.split(values, parts.private)[0]
+
+    def found_anew(key, received, batches, context):
+        """A stateless client's row: from zero logits to its own, on the batches at hand."""
+        values = tree.combine(received.fresh["values"], received.cached["values"])
+        row = new_row(key, values, context.traits)
+        return refit(stream(key, "refit"), received, row, batches, context)
+
+    def init(key, params, stats):
+        bank = init_bank(stream(key, "bank"), plan, num_adaptors)
+        shared, _ = tree.split(
+            {"base": params, "bank": bank.trained, "mixture": None}, server_shared
+        )
+        return FloralServer(
+            base=params,
+            bank=bank.trained,
+            fixed=bank.fixed,
+            stats=stats,
+            active=jnp.ones((num_adaptors,), bool),
+            round=jnp.zeros((), jnp.int32),
+            base_optimizer=server_optimizer.init(shared["base"]),
+            bank_optimizer=init_stack(server_optimizer, shared["bank"]),
+        )
+
+    def client_init(key, server, traits):
+        return new_row(key, server_values(server), traits) if stateful else ()
+
+    def download(server, context):
+        fresh, cached = tree.split(server_values(server), server_shared)
+        return Download(
+            fresh={"values": fresh, "stats": server.stats, "active": server.active},
+            cached={"values": cached, "fixed": server.fixed},
+        )
+
+    def client_update(key, received, client, batches, context):
+        row = client if stateful else found_anew(key, received, batches, context)
+        start = tree.combine(row, received.fresh["values"], received.cached["values"])
+        end, stats, metrics = train_leaves(
+            stream(key, "train"), start, parts.trained, received, batches, context
+        )
+        moved, _ = tree.split(tree.subtract(start, end), parts.shared)
+        mixture = mixing.weights(
+            end["mixture"], active=received.fresh["active"], round=context.round
+        )
+        count = context.num_examples
+        update = {part: moved[part] for part in ("base", "bank") if jax.tree.leaves(moved[part])}
+        update |= stats_update(received.fresh["stats"], stats)
+        weight = dict.fromkeys(update, count)
+        if "bank" in update:
+            weight["bank"] = _adaptor_weights(mixture, count, update["bank"])
+        return (
+            Upload(update, weight),
+            tree.split(end, parts.private)[0] if stateful else (),
+            metrics,
+        )
+
+    def aggregate(server, reduced, context):
+        shared, rest = tree.split(server_values(server), server_shared)
+        base, base_state = shared["base"], server.base_optimizer
+        bank, bank_state = shared["bank"], server.bank_optimizer
+        update, weight = reduced
+        if "base" in update:
+            base, base_state = guarded_step(
+                server_optimizer, base, base_state, update["base"], weight["base"]
+            )
+        if "bank" in update:
+            bank, bank_state = step_stack(
+                server_optimizer, bank, bank_state, update["bank"], weight["bank"]
+            )
+        return server._replace(
+            base=tree.combine(base, rest["base"]),
+            bank=tree.combine(bank, rest["bank"]),
+            stats=average_stats(server.stats, reduced),
+            round=server.round + 1,
+            base_optimizer=base_state,
+            bank_optimizer=bank_state,
+        )
+
+    def personalize(key, server, client, batches, context):
+        received = download(server, context)
+        if not stateful:
+            return found_anew(key, received, batches, context)
+        return refit(key, received, client, batches, context)
+
+    def mixture(server, client):
+        return mixing.weights(client["mixture"], active=server.active, round=server.round)
+
+    def own_model(server, client):
+        values = tree.combine(client, server_values(server))
+        return values["base"], Bank(values["bank"], server.fixed), mixture(server, client)
+
+    def predict(server, client, batch):
+        base, bank, weights = own_model(server, client)
+        return model.apply(base, server.stats, bank, weights, batch)[0]
+
+    return FederatedAlgorithm(
+        init=init,
+        client_init=client_init,
+        download=download,
+        client_update=client_update,
+        aggregate=aggregate,
+        personalize=personalize,
+        predict=predict,
+        export=lambda server, client: merge(*own_model(server, client), plan),
+        mixture=mixture,
+    )
+
+
+def _adaptor_weights(mixture: PyTree, count: Array, bank: Mapping[str, PyTree]) -> PyTree:
+    """``n_k π^k_c``: [C], or ``{path: [C]}`` where each layer has its own mixture."""
+    if not isinstance(mixture, Mapping):
+        return count * mixture
+    return {path: count * weights_at(mixture, path) for path in bank}

@@ -1,0 +1,123 @@
+"""Local training: optax steps over a client's batches, in which padding is nothing.
+
+A batch with no live example is skipped: params, statistics and optimizer state come out bit for
+bit as they went in. Walked one client at a time the skip is a real branch and costs nothing.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from floral import check
+from floral.algorithms.base import Objective
+from floral.random import stream
+from floral.typing import Array, Batch, Key, PyTree
+
+__all__ = ["LocalSolver", "as_local", "local_solver", "solve"]
+
+
+class LocalSolver(NamedTuple):
+    """How clients train.
+
+    Attributes:
+      optimizer: ``(learning_rate: float | None) -> optax transform``; None stands for the
+        solver's own rate. It is started anew in every round.
+      learning_rate: that rate.
+    """
+
+    optimizer: Callable[[float | None], optax.GradientTransformation]
+    learning_rate: float
+
+
+def local_solver(
+    make: Callable[[float], optax.GradientTransformation], *, learning_rate: float
+) -> LocalSolver:
+    """Local training with any optax optimizer.
+
+    Args:
+      make: ``learning_rate -> optax transform``, such as ``optax.sgd`` or a ``partial`` of it.
+      learning_rate: the rate of everything that is given no rate of its own.
+
+    Example:
+      >>> local_solver(optax.sgd, learning_rate=0.1).learning_rate
+      0.1
+    """
+    check.non_negative(learning_rate=learning_rate)
+    return LocalSolver(
+        optimizer=lambda rate=None: make(learning_rate if rate is None else rate),
+        learning_rate=learning_rate,
+    )
+
+
+def as_local(factory: Callable[..., optax.GradientTransformation]) -> Callable[..., LocalSolver]:
+    """The factory of local solvers with the signature of a factory of ``optimizers``.
+
+    Example:
+      >>> as_local(optimizers.sgd)(learning_rate=0.1, momentum=0.9).learning_rate
+      0.1
+    """
+
+    @functools.wraps(factory)
+    def make(*, learning_rate: float, **settings) -> LocalSolver:
+        factory(learning_rate=learning_rate, **settings)  # checks the settings now
+        return local_solver(
+            lambda rate: factory(learning_rate=rate, **settings), learning_rate=learning_rate
+        )
+
+    return make
+
+
+def solve(
+    objective: Objective,
+    trained: PyTree,
+    stats: PyTree,
+    batches: Batch,
+    key: Key,
+    *,
+    optimizer: optax.GradientTransformation,
+) -> tuple[PyTree, PyTree, dict[str, Array]]:
+    """Takes one optimizer step a live batch on the mean loss of its live examples.
+
+    Args:
+      objective: ``(trained, stats, batch, key) -> (losses [B], stats)``.
+      trained: what is differentiated; places that are not trained are None.
+      stats: the model's statistics.
+      batches: ``{"x": [S, B, ...], "y": [S, B, ...], "mask": [S, B]}``.
+      key: step s uses ``stream(key, "step", s)``.
+      optimizer: an optax transform, started here.
+
+    Returns:
+      ``(trained, stats, metrics)``, metrics the sums ``loss_sum`` and ``examples`` over all steps,
+      each loss taken before its step.
+    """
+
+    def mean_loss(trained, stats, batch, step_key):
+        losses, stats = objective(trained, stats, batch, step_key)
+        live = jnp.sum(batch["mask"])
+        total = jnp.sum(jnp.where(batch["mask"], losses, 0.0))
+        return total / jnp.maximum(live, 1), (stats, total, live)
+
+    def step(carry, inputs):
+        index, batch = inputs
+
+        def take(carry):
+            trained, stats, state, loss_sum, examples = carry
+            grads, (stats, total, live) = jax.grad(mean_loss, has_aux=True)(
+                trained, stats, batch, stream(key, "step", index)
+            )
+            updates, state = optimizer.update(grads, state, trained)
+            trained = optax.apply_updates(trained, updates)
+            return trained, stats, state, loss_sum + total, examples + live.astype(jnp.int32)
+
+        return jax.lax.cond(jnp.any(batch["mask"]), take, lambda carry: carry, carry), None
+
+    steps = batches["mask"].shape[0]
+    start = (trained, stats, optimizer.init(trained), jnp.zeros(()), jnp.zeros((), jnp.int32))
+    (trained, stats, _, loss_sum, examples), _ = jax.lax.scan(
+        step, start, (jnp.arange(steps), dict(batches))
+    )
+    return trained, stats, {"loss_sum": loss_sum, "examples": examples}

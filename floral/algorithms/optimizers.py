@@ -1,0 +1,69 @@
+"""Optax optimizers by keyword, for clients and for the server."""
+
+import optax
+
+from floral import check
+
+__all__ = ["adagrad", "adam", "sgd", "yogi"]
+
+
+def sgd(
+    *, learning_rate: float, momentum: float = 0.0, weight_decay: float = 0.0
+) -> optax.GradientTransformation:
+    """Stochastic gradient descent.
+
+    Args:
+      learning_rate: the step size.
+      momentum: how much of the last step is kept, from 0 to below 1.
+      weight_decay: this many times the parameter is added to its gradient.
+    """
+    check.non_negative(learning_rate=learning_rate, weight_decay=weight_decay)
+    check.in_range(0.0, 1.0, momentum=momentum)
+    steps = optax.sgd(learning_rate, momentum=momentum or None)
+    return optax.chain(optax.add_decayed_weights(weight_decay), steps) if weight_decay else steps
+
+
+def adam(
+    *, learning_rate: float, b1: float = 0.9, b2: float = 0.999, epsilon: float = 1e-8
+) -> optax.GradientTransformation:
+    """Adam; on the server, FedAdam (Reddi et al., "Adaptive Federated Optimization", 2021).
+
+    Args:
+      learning_rate: the step size.
+      b1: decay of the first moment.
+      b2: decay of the second moment.
+      epsilon: added to the root of the second moment.
+    """
+    check.non_negative(learning_rate=learning_rate)
+    check.in_range(0.0, 1.0, b1=b1, b2=b2)
+    check.positive(epsilon=epsilon)
+    return optax.adam(learning_rate, b1=b1, b2=b2, eps=epsilon)
+
+
+def yogi(
+    *, learning_rate: float, b1: float = 0.9, b2: float = 0.999, epsilon: float = 1e-3
+) -> optax.GradientTransformation:
+    """Yogi; on the server, FedYogi (Reddi et al., 2021).
+
+    Args:
+      learning_rate: the step size.
+      b1: decay of the first moment.
+      b2: decay of the second moment.
+      epsilon: added to the root of the second moment.
+    """
+    check.non_negative(learning_rate=learning_rate)
+    check.in_range(0.0, 1.0, b1=b1, b2=b2)
+    check.positive(epsilon=epsilon)
+    return optax.yogi(learning_rate, b1=b1, b2=b2, eps=epsilon)
+
+
+def adagrad(*, learning_rate: float, epsilon: float = 1e-7) -> optax.GradientTransformation:
+    """Adagrad; on the server, FedAdagrad (Reddi et al., 2021).
+
+    Args:
+      learning_rate: the step size.
+      epsilon: added under the root of the summed squares.
+    """
+    check.non_negative(learning_rate=learning_rate)
+    check.positive(epsilon=epsilon)
+    return optax.adagrad(learning_rate, eps=epsilon)

@@ -1,0 +1,35 @@
+"""A model's statistics (batch norm's running moments) on their way from client to server.
+
+Floats are averaged over clients; integer counters are never averaged and stay the server's.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from floral import tree
+from floral.messages import Reduced, evidence
+from floral.typing import PyTree
+
+__all__ = ["average_stats", "stats_update"]
+
+
+def _averaged(stats: PyTree) -> PyTree:
+    """The float statistics, None in place of the integer counters."""
+    mask = jax.tree.map(lambda leaf: bool(jnp.issubdtype(leaf.dtype, jnp.inexact)), stats)
+    return tree.split(stats, mask)[0]
+
+
+def stats_update(stats: PyTree, new_stats: PyTree) -> dict[str, PyTree]:
+    """``{"stats": old - new}``, a part of an update; empty for a model without statistics."""
+    old, new = _averaged(stats), _averaged(new_stats)
+    return {"stats": tree.subtract(old, new)} if jax.tree.leaves(old) else {}
+
+
+def average_stats(stats: PyTree, reduced: Reduced) -> PyTree:
+    """The server's next statistics; as they are where none were uploaded, or by no one."""
+    if "stats" not in reduced.update:
+        return stats
+    floats = _averaged(stats)
+    moved = tree.subtract(floats, reduced.update["stats"])
+    trusted = evidence(reduced.weight["stats"])
+    return tree.combine(tree.select(trusted, moved, floats), stats)
