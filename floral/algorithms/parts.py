@@ -72,17 +72,17 @@ def by_part(
       frozen: the values that are not trained, None elsewhere.
     """
 
-    def init(trained):
-        return {part: optimizers[part].init(values) for part, values in trained.items()}
+    def init(params):
+        return {part: optimizers[part].init(values) for part, values in params.items()}
 
-    def update(grads, state, params=None):
+    def update(updates, state, params=None):
         assert params is not None  # optional in optax's signature alone; local training gives them
         if preconditioner is not None and frozen is not None:
             factors = tree.combine(params["bank"], frozen["bank"])
-            bank, _ = preconditioner.update(grads["bank"], optax.EmptyState(), factors)
-            grads = {**grads, "bank": bank}
+            bank, _ = preconditioner.update(updates["bank"], optax.EmptyState(), factors)
+            updates = {**updates, "bank": bank}
         steps, states = {}, {}
-        for part, values in grads.items():
+        for part, values in updates.items():
             steps[part], states[part] = optimizers[part].update(values, state[part], params[part])
         return steps, states
 
