@@ -214,7 +214,7 @@ def _make_model(
         else:
             field = Field(default_factory=lambda: UNSET, alias=name, description=description)
         definitions[_attribute(name)] = (typed.type, field)
-    config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+    config = ConfigDict(extra="forbid", protected_namespaces=())
     return create_model(title, __config__=config, **definitions)
 
 

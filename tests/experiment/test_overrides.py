@@ -82,6 +82,7 @@ def test_an_override_sets_one_place(text, path, value):
             "adaptors.5.budget=1",
             "adaptors.5.budget: there is no entry 5; adaptors has the entries 0 to 1",
         ),
+        ("adaptors.2=1", "adaptors.2: there is no entry 2; adaptors has the entries 0 to 1"),
         (
             "adaptors.first=1",
             "adaptors.first: adaptors is a list; expected the number of an entry, got 'first'",
@@ -165,6 +166,14 @@ def test_merging_leaves_both_sides_alone(a, b):
     before = copy.deepcopy((a, b))
     merge(a, b)
     assert (a, b) == before
+
+
+def test_what_is_merged_shares_nothing_with_either_side():
+    parent, child = {"a": [1], "b": {"c": [1]}}, {"d": [1], "b": {"e": [1]}}
+    merged = merge(parent, child)
+    for shared in (merged["a"], merged["b"]["c"], merged["d"], merged["b"]["e"]):
+        shared.append(2)
+    assert (parent, child) == ({"a": [1], "b": {"c": [1]}}, {"d": [1], "b": {"e": [1]}})
 
 
 def test_a_list_is_replaced_and_null_is_a_value():

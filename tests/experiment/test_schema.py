@@ -292,6 +292,22 @@ def test_a_nested_factory_that_needs_wiring_arrives_as_a_function_of_it():
     assert made[1]("traits") == Optimizer(("traits", 2.0))
 
 
+def test_a_setting_may_be_a_plain_value_or_an_area():
+    def decay(*, rate: "float | Optimizer") -> Any:
+        return rate
+
+    place = Section("decay", lambda: decay)
+    assert SCHEMA.construct(place, {"rate": 1}) == 1.0
+    made = SCHEMA.construct(place, {"rate": {"kind": "sgd", "learning_rate": 1}})
+    assert made == Optimizer(("sgd", 1.0, None))
+    assert message(place, {"rate": "x"}) == (
+        "decay.rate: expected a number or a mapping for the optimizer, got 'x'"
+    )
+    assert message(place, {"rate": {"kind": "sgd"}}) == (
+        "decay.rate.learning_rate: sgd needs a number here"
+    )
+
+
 def test_an_extra_shares_the_mapping_and_wraps_what_was_made():
     mapping = {"kind": "sgd", "learning_rate": 1, "epochs": 3}
     assert SCHEMA.construct(SOLVERS, mapping) == Solver(Optimizer(("sgd", 1.0, None)), 3)
