@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from floral import check
+from floral.errors import SpecError
 from floral.random import stream
 from floral.typing import Array, Key
 
@@ -44,7 +45,8 @@ def batching(
     check.positive_int(batch_size=batch_size, epochs=epochs)
     if steps is not None:
         check.positive_int(steps=steps)
-        check.in_range(1, 1, **{"epochs, where steps is given,": epochs})
+        if epochs != 1:
+            raise SpecError(f"give epochs or steps, not both: got epochs={epochs}, steps={steps}")
     return Batching(batch_size, epochs, steps, bool(shuffle))
 
 

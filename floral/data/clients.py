@@ -12,18 +12,13 @@ import numpy as np
 
 from floral import check
 from floral.data.arrays import canonical, check_examples, fingerprint
-from floral.data.batches import Batching, batching, gather, num_steps
 from floral.errors import DataError
 
 __all__ = [
-    "Batching",
     "FederatedDataset",
     "Split",
-    "batching",
     "federated",
     "from_clients",
-    "gather",
-    "num_steps",
 ]
 
 SPLITS = ("train", "validation", "test")

@@ -157,7 +157,7 @@ def _load(path: str, split: str, config: str | None) -> Any:
     if (local / "dataset_dict.json").is_file() or (local / "state.json").is_file():
         loaded = datasets.load_from_disk(str(local))
         if isinstance(loaded, datasets.DatasetDict):
-            _known(split, loaded, f"{path}: split")
+            _known(split, [str(known) for known in loaded], f"{path}: split")
             return loaded[split]
         return loaded
     try:
