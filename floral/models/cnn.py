@@ -34,8 +34,8 @@ class CNN(nn.Module):
 
 
 def cnn(
+    outputs: int,
     *,
-    outputs: int | None = None,
     channels: Sequence[int] = (32, 64),
     kernels: Sequence[int] = (5, 3),
     pools: Sequence[int] = (2, 3),
@@ -47,7 +47,7 @@ def cnn(
     The defaults are FLoRAL's network for CIFAR-10 (87,178 parameters on 32x32x3 inputs).
 
     Args:
-      outputs: the width of the last layer; None stands for the data's number of classes.
+      outputs: the width of the last layer; a config takes it from the data.
       channels: output channels of each convolution.
       kernels: side of each convolution's square kernel, in pixels.
       pools: side and stride of the max-pooling after each convolution, in pixels.
@@ -68,5 +68,5 @@ def cnn(
         for index, value in enumerate(values):
             check.positive_int(**{f"{name}.{index}": value})
     return from_linen(
-        CNN(tuple(channels), tuple(kernels), tuple(pools), padding, tuple(hidden), outputs)  # type: ignore[arg-type]
+        CNN(tuple(channels), tuple(kernels), tuple(pools), padding, tuple(hidden), outputs)
     )

@@ -24,24 +24,24 @@ class MLP(nn.Module):
         return nn.Dense(self.widths[-1])(x)
 
 
-def mlp(*, outputs: int | None = None, hidden: Sequence[int] = (200,)) -> Model:
+def mlp(outputs: int, *, hidden: Sequence[int] = (200,)) -> Model:
     """A multi-layer perceptron with ReLU.
 
     Args:
-      outputs: the width of the last layer; None stands for the data's number of classes.
+      outputs: the width of the last layer; a config takes it from the data.
       hidden: the widths of the hidden layers.
     """
     check.positive_int(outputs=outputs)
     for index, width in enumerate(hidden):
         check.positive_int(**{f"hidden.{index}": width})
-    return from_linen(MLP((*hidden, outputs)))  # type: ignore[arg-type]
+    return from_linen(MLP((*hidden, outputs)))
 
 
-def linear(*, outputs: int | None = None) -> Model:
+def linear(outputs: int) -> Model:
     """One dense layer with bias.
 
     Args:
-      outputs: its width; None stands for the data's number of classes.
+      outputs: its width; a config takes it from the data.
     """
     check.positive_int(outputs=outputs)
-    return from_linen(MLP((outputs,)))  # type: ignore[arg-type]
+    return from_linen(MLP((outputs,)))
