@@ -106,7 +106,7 @@ def merge_leaves(
     rank: int | Array | None = None,
 ) -> Params:
     """`merge` at the leaves named by ``adaptors`` only; the others are left as they are."""
-    for path in adaptors.keys() - paths(base).keys():
+    for path in sorted(adaptors.keys() - paths(base).keys()):
         raise SpecError(f"the base lacks {path!r}{check.did_you_mean(path, paths(base))}")
 
     def adapt(path: str, leaf: Any) -> Any:
@@ -213,9 +213,9 @@ def check_bank(bank: Bank, weights: Weights, plan: Plan) -> None:
     """Raises SpecError unless the bank has the plan's paths, one C throughout, and every path a
     mixture ``[C]``."""
     expected, given = plan.adaptors.keys(), bank.trained.keys()
-    for path in expected - given:
+    for path in sorted(expected - given):
         raise SpecError(f"the bank lacks {path!r}{check.did_you_mean(path, given)}")
-    for path in given - expected:
+    for path in sorted(given - expected):
         raise SpecError(f"the bank has {path!r}, which the plan leaves alone")
     for path, factors in bank.trained.items():
         shape = jnp.shape(weights_at(weights, path))
