@@ -1,0 +1,166 @@
+"""What all tests share: strict array semantics, checked types, and one tiny ragged population."""
+
+from jaxtyping import install_import_hook
+
+# The packages whose signatures are all checkable at run time; protocols elsewhere are not.
+with install_import_hook(
+    [f"floral.{name}" for name in ("messages", "tree", "random", "uplink", "algorithms")]
+    + ["floral.simulate", "floral.losses", "floral.metrics"],
+    "beartype.beartype",
+):
+    import floral.algorithms
+    import floral.simulate  # noqa: F401
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from floral import adaptors, algorithms, data, losses, metrics, mixtures, models, simulate
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+SIZES = (4, 1, 7, 4, 7)
+CLUSTERS = (0, 1, 0, 1, 1)
+
+
+def _leaves(tree):
+    """Leaves by path, random keys as their numbers."""
+    return {
+        jax.tree_util.keystr(path): np.asarray(
+            jax.random.key_data(leaf)
+            if jax.numpy.issubdtype(jax.numpy.result_type(leaf), jax.dtypes.prng_key)
+            else leaf
+        )
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def _assert_same(left, right):
+    """Two trees are equal bit for bit (a NaN equals a NaN)."""
+    ones, others = _leaves(left), _leaves(right)
+    assert ones.keys() == others.keys()
+    for path, leaf in ones.items():
+        assert leaf.dtype == others[path].dtype, path
+        np.testing.assert_array_equal(leaf, others[path], err_msg=path)
+
+
+def _assert_near(left, right, tolerance=1e-5):
+    """Two trees of numbers of order one are equal up to the reassociation of float32 sums."""
+    ones, others = _leaves(left), _leaves(right)
+    assert ones.keys() == others.keys()
+    for path, leaf in ones.items():
+        np.testing.assert_allclose(
+            leaf, others[path], rtol=tolerance, atol=tolerance, err_msg=path
+        )
+
+
+@pytest.fixture(scope="session")
+def same():
+    return _assert_same
+
+
+@pytest.fixture(scope="session")
+def near():
+    return _assert_near
+
+
+def _population(sizes=SIZES, *, seed=0, unseen=None, clusters=CLUSTERS, targets=None):
+    """Linear regressions 3 → 2, one matrix a cluster; client k has ``sizes[k]`` examples."""
+    rng = np.random.default_rng(seed)
+    truth = rng.standard_normal((2, 3, 2))
+
+    def split(size, cluster):
+        x = rng.standard_normal((size, 3))
+        return {"x": x, "y": x @ truth[cluster] if targets is None else targets(x)}
+
+    clients = [
+        {"train": split(size, cluster), "test": split(1 + size % 3, cluster)}
+        for size, cluster in zip(sizes, clusters, strict=True)
+    ]
+    traits = {"cluster": np.array(clusters)}
+    return data.from_clients(clients, traits=traits, unseen=unseen)
+
+
+@pytest.fixture(scope="session")
+def make_population():
+    return _population
+
+
+@pytest.fixture(scope="session")
+def population():
+    """Five clients with 4, 1, 7, 4 and 7 examples, of the clusters 0, 1, 0, 1, 1."""
+    return _population()
+
+
+@pytest.fixture(scope="session")
+def network():
+    """A linear model 3 → 2."""
+    return models.linear(2)
+
+
+@pytest.fixture(scope="session")
+def adapt(population):
+    """``(model) -> AdaptedModel`` with rank-1 kernels and additive biases."""
+
+    def make(model, *, rank=1, kernel=".*kernel", bias=".*bias"):
+        batch = simulate.sample_batch(population)
+        params, _ = jax.eval_shape(model.init, jax.random.key(0), batch)
+        rules = [
+            adaptors.Rule(kernel, adaptors.low_rank(rank=rank)),
+            adaptors.Rule(bias, adaptors.additive()),
+        ]
+        return adaptors.adapted(model, adaptors.make_plan(rules, params), batch)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def build(population, network, adapt):
+    """``(name, **settings) -> algorithm`` on the linear model: the ones every test may meet."""
+    small = adapt(network)
+    sgd = algorithms.local_solver(optax.sgd, learning_rate=0.1)
+    sample = simulate.sample_batch(population)
+
+    def make(name, *, local=sgd, mixing=None, **settings):
+        mixing = mixtures.softmax() if mixing is None else mixing
+        if name == "fedavg":
+            return algorithms.fedavg(network, losses.squared_error, local, **settings)
+        if name == "floral":
+            settings = {"num_adaptors": 2} | settings
+            return algorithms.floral(small, losses.squared_error, local, mixing, **settings)
+        if name == "local_adaptor":
+            return algorithms.local_adaptor(small, losses.squared_error, local, **settings)
+        settings = {"num_models": 2} | settings
+        return algorithms.ensemble(
+            network, losses.squared_error, local, mixing, sample, **settings
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def simulator(population, network):
+    """``(algorithm, dataset=population, **settings) -> Simulator`` with batches of two."""
+
+    def make(algorithm, dataset=population, **settings):
+        settings = {
+            "metrics": {"loss": metrics.from_per_example(losses.squared_error)},
+            "batching": data.batching(batch_size=2),
+        } | settings
+        return simulate.make_simulator(algorithm, network, dataset, **settings)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def after():
+    """``(simulator, rounds, key=0) -> state`` after so many rounds."""
+
+    def run(simulator, rounds, seed=0, state=None):
+        state = simulator.init(jax.random.key(seed)) if state is None else state
+        for _ in range(rounds):
+            state, _ = simulator.round(state)
+        return state
+
+    return run
