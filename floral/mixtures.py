@@ -9,7 +9,7 @@ Adaptors", section 5.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,18 +34,6 @@ __all__ = [
 _LARGEST = 1e30  # logits are clipped to ±this, so that infinities cannot become inf - inf = NaN
 
 
-class _Weights(Protocol):
-    def __call__(
-        self,
-        logits: PyTree,
-        *,
-        active: Array,
-        round: Array | int = 0,
-        train: bool = False,
-        key: Key | None = None,
-    ) -> PyTree: ...
-
-
 class Mixing(NamedTuple):
     """How logits become weights.
 
@@ -59,7 +47,7 @@ class Mixing(NamedTuple):
     """
 
     init: Callable[[Key, int, Any], PyTree]
-    weights: _Weights
+    weights: Callable[..., PyTree]
     refresh: Callable[[PyTree, Array, Array, Array | int], PyTree] | None = None
 
 
@@ -67,8 +55,12 @@ def _zeros(key: Key, num_adaptors: int, traits: Any) -> Array:
     return jnp.zeros((num_adaptors,))
 
 
+def _finite(logits: Array) -> Array:
+    return jnp.clip(logits, -_LARGEST, _LARGEST)
+
+
 def _softmax(logits: Array, active: Array) -> Array:
-    return jax.nn.softmax(jnp.clip(logits, -_LARGEST, _LARGEST), where=active)
+    return jax.nn.softmax(_finite(logits), where=active)
 
 
 def softmax(
@@ -134,7 +126,7 @@ def top_k(*, k: int = 1, temperature: float = 1.0) -> Mixing:
         return _zeros(key, num_adaptors, traits)
 
     def weights(logits, *, active, round=0, train=False, key=None):
-        order = jnp.argsort(jnp.where(active, -logits, jnp.inf), stable=True)
+        order = jnp.argsort(jnp.where(active, -_finite(logits), jnp.inf), stable=True)
         chosen = jnp.zeros_like(active).at[order[:k]].set(True)
         return _softmax(logits / temperature, active & chosen)
 
