@@ -15,10 +15,15 @@ import jax
 import numpy as np
 import optax
 import pytest
+from hypothesis import settings
 
 from floral import adaptors, algorithms, data, losses, metrics, mixtures, models, simulate
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# A first call compiles, so that timings say nothing; the same examples are drawn on every run.
+settings.register_profile("floral", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("floral")
 
 SIZES = (4, 1, 7, 4, 7)
 CLUSTERS = (0, 1, 0, 1, 1)
@@ -122,18 +127,18 @@ def build(population, network, adapt):
     sgd = algorithms.local_solver(optax.sgd, learning_rate=0.1)
     sample = simulate.sample_batch(population)
 
-    def make(name, *, local=sgd, mixing=None, **settings):
+    def make(name, *, local=sgd, mixing=None, **options):
         mixing = mixtures.softmax() if mixing is None else mixing
         if name == "fedavg":
-            return algorithms.fedavg(network, losses.squared_error, local, **settings)
+            return algorithms.fedavg(network, losses.squared_error, local, **options)
         if name == "floral":
-            settings = {"num_adaptors": 2} | settings
-            return algorithms.floral(small, losses.squared_error, local, mixing, **settings)
+            options = {"num_adaptors": 2} | options
+            return algorithms.floral(small, losses.squared_error, local, mixing, **options)
         if name == "local_adaptor":
-            return algorithms.local_adaptor(small, losses.squared_error, local, **settings)
-        settings = {"num_models": 2} | settings
+            return algorithms.local_adaptor(small, losses.squared_error, local, **options)
+        options = {"num_models": 2} | options
         return algorithms.ensemble(
-            network, losses.squared_error, local, mixing, sample, **settings
+            network, losses.squared_error, local, mixing, sample, **options
         )
 
     return make
@@ -143,12 +148,12 @@ def build(population, network, adapt):
 def simulator(population, network):
     """``(algorithm, dataset=population, **settings) -> Simulator`` with batches of two."""
 
-    def make(algorithm, dataset=population, **settings):
-        settings = {
+    def make(algorithm, dataset=population, **options):
+        options = {
             "metrics": {"loss": metrics.from_per_example(losses.squared_error)},
             "batching": data.batching(batch_size=2),
-        } | settings
-        return simulate.make_simulator(algorithm, network, dataset, **settings)
+        } | options
+        return simulate.make_simulator(algorithm, network, dataset, **options)
 
     return make
 
