@@ -5,6 +5,7 @@ client's places in its grid of S steps by B are computed from its own key and si
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -103,7 +104,10 @@ def gather(
         local, mask = _walk(stream(key, "order", client), size, batching, max_size)
         return offsets[safe] + local, mask
 
-    rows, mask = jax.vmap(places)(jnp.asarray(ids))  # [K, S, B]
+    # By steps, clients need different numbers of orders: one by one none waits for the smallest.
+    one_by_one = batching.shuffle and batching.steps is not None
+    over_cohort = partial(jax.lax.map, places) if one_by_one else jax.vmap(places)
+    rows, mask = over_cohort(jnp.asarray(ids))  # [K, S, B]
 
     def take(array: Array) -> Array:
         array = jnp.asarray(array)
@@ -119,19 +123,22 @@ def gather(
 def _walk(key: Key, size: Array, batching: Batching, max_size: int) -> tuple[Array, Array]:
     """Which of its examples one client shows at each place of its grid, and where it shows any."""
     step = jnp.arange(num_steps(batching, max_size))
-    live_steps = (size + batching.batch_size - 1) // batching.batch_size  # of one epoch
-    if batching.steps is not None:
-        an_epoch = jnp.maximum(live_steps, 1)
-        epoch, within, orders = step // an_epoch, step % an_epoch, jnp.arange(batching.steps)
+    if batching.steps is None:
+        an_epoch, epochs = max(-(-max_size // batching.batch_size), 1), batching.epochs
     else:
-        an_epoch = max(-(-max_size // batching.batch_size), 1)
-        epoch, within, orders = step // an_epoch, step % an_epoch, jnp.arange(batching.epochs)
+        an_epoch = jnp.maximum((size + batching.batch_size - 1) // batching.batch_size, 1)
+        epochs = (batching.steps + an_epoch - 1) // an_epoch
+    epoch, within = step // an_epoch, step % an_epoch
     place = within[:, None] * batching.batch_size + jnp.arange(batching.batch_size)[None]  # [S, B]
     mask = place < size
     if not batching.shuffle or max_size == 0:
         return place, mask
-    order = jax.vmap(lambda e: _order(jax.random.fold_in(key, e), size, max_size))(orders)
-    return order[epoch[:, None], jnp.minimum(place, max_size - 1)], mask
+
+    def fill(e: Array, rows: Array) -> Array:
+        order = _order(jax.random.fold_in(key, e), size, max_size)
+        return jnp.where((epoch == e)[:, None], order[jnp.minimum(place, max_size - 1)], rows)
+
+    return jax.lax.fori_loop(0, epochs, fill, place), mask
 
 
 def _order(key: Key, size: Array, max_size: int) -> Array:

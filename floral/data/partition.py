@@ -10,8 +10,8 @@ the order is random, except under ``natural``, ``blocks`` and ``label_clusters``
 stored order.
 """
 
-from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 
@@ -32,7 +32,10 @@ __all__ = [
 ]
 
 
-Partitioner: TypeAlias = Callable[[Mapping[str, np.ndarray], np.random.Generator], Partition]
+class Partitioner(Protocol):
+    """``(fields {name: [M]}, rng) -> Partition``."""
+
+    def __call__(self, fields: Mapping[str, np.ndarray], rng: np.random.Generator) -> Partition: ...
 
 
 def iid(*, clients: int = 100) -> Partitioner:

@@ -9,7 +9,7 @@ keeps the data as stored, and the truth is kept as the trait ``"cluster"``.
 """
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Protocol
 
 import numpy as np
 
@@ -19,7 +19,11 @@ from floral.errors import DataError
 
 __all__ = ["Shift", "label_shift", "noise", "none", "permute", "rotate"]
 
-Shift: TypeAlias = Callable[[FederatedDataset, np.random.Generator], FederatedDataset]
+
+class Shift(Protocol):
+    """``(dataset, rng) -> dataset``."""
+
+    def __call__(self, dataset: FederatedDataset, rng: np.random.Generator) -> FederatedDataset: ...
 
 
 def none() -> Shift:

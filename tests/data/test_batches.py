@@ -97,6 +97,13 @@ def test_a_fresh_order_each_epoch_and_each_key(ragged):
     assert order == shown(cohort(ragged, [2], plan), 0)
 
 
+def test_clients_of_equal_size_have_orders_of_their_own():
+    offsets, plan = np.arange(0, 49, 8), batching(batch_size=8)
+    y = {"y": np.tile(np.arange(8), 6)}
+    batches = compiled(y, offsets, jnp.arange(6), KEY, plan, max_size=8)
+    assert len({tuple(order) for order in batches["y"].reshape(6, 8).tolist()}) == 6
+
+
 def test_every_order_is_equally_likely(ragged):
     keys = jax.random.split(jax.random.key(0), 3000)
     split, plan = ragged.splits["train"], batching(batch_size=3)

@@ -103,6 +103,19 @@ def test_a_parquet_file_and_its_folder_are_read(table, tmp_path):
         assert_is_the_table(data.huggingface(path=str(path), client="writer"), 4)
 
 
+def test_a_folder_of_images_by_class_is_read(tmp_path):
+    from PIL import Image
+
+    for i, pixels in enumerate(PIXELS):
+        folder = tmp_path / "train" / "xyz"[LABELS[i]]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    source = data.huggingface(path=str(tmp_path))
+    assert source.examples["y"].tolist() == sorted(LABELS)
+    assert source.num_classes == 3
+    np.testing.assert_allclose(source.examples["x"][1, ..., 0], PIXELS[3] / np.float32(255))
+
+
 def test_a_csv_file_is_read(tmp_path):
     path = tmp_path / "some.csv"
     path.write_text("height,kind\n1.5,cat\n0.5,dog\n1.0,cat\n")
