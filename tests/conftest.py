@@ -1,15 +1,4 @@
-"""What all tests share: strict array semantics, checked types, and one tiny ragged population."""
-
-from jaxtyping import install_import_hook
-
-# The packages whose signatures are all checkable at run time; protocols elsewhere are not.
-with install_import_hook(
-    [f"floral.{name}" for name in ("messages", "tree", "random", "uplink", "algorithms")]
-    + ["floral.simulate", "floral.losses", "floral.metrics"],
-    "beartype.beartype",
-):
-    import floral.algorithms
-    import floral.simulate  # noqa: F401
+"""What all tests share: strict array semantics and one tiny ragged population."""
 
 import jax
 import numpy as np
@@ -55,9 +44,7 @@ def _assert_near(left, right, tolerance=1e-5):
     ones, others = _leaves(left), _leaves(right)
     assert ones.keys() == others.keys()
     for path, leaf in ones.items():
-        np.testing.assert_allclose(
-            leaf, others[path], rtol=tolerance, atol=tolerance, err_msg=path
-        )
+        np.testing.assert_allclose(leaf, others[path], rtol=tolerance, atol=tolerance, err_msg=path)
 
 
 @pytest.fixture(scope="session")
@@ -137,9 +124,7 @@ def build(population, network, adapt):
         if name == "local_adaptor":
             return algorithms.local_adaptor(small, losses.squared_error, local, **options)
         options = {"num_models": 2} | options
-        return algorithms.ensemble(
-            network, losses.squared_error, local, mixing, sample, **options
-        )
+        return algorithms.ensemble(network, losses.squared_error, local, mixing, sample, **options)
 
     return make
 

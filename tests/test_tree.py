@@ -12,8 +12,10 @@ VALUES = {"base": {"w": 1.0, "b": 2.0}, "bank": {"params/Dense_0/kernel": {"a": 
 
 shapes = st.recursive(
     st.integers(0, 9).map(float),
-    lambda children: st.dictionaries(st.sampled_from("abcd"), children, min_size=1, max_size=3)
-    | st.lists(children, min_size=1, max_size=3),
+    lambda children: (
+        st.dictionaries(st.sampled_from("abcd"), children, min_size=1, max_size=3)
+        | st.lists(children, min_size=1, max_size=3)
+    ),
     max_leaves=8,
 )
 
