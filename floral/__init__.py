@@ -1,0 +1,50 @@
+"""Personalized federated learning with mixtures of low-rank adaptors.
+
+Public names are resolved when they are first used, so that ``import floral`` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from floral import (
+        adaptors,
+        algorithms,
+        data,
+        losses,
+        metrics,
+        mixtures,
+        models,
+        simulate,
+        uplink,
+    )
+    from floral.experiment.session import load_run, resume, run
+
+__all__ = [
+    "adaptors",
+    "algorithms",
+    "data",
+    "load_run",
+    "losses",
+    "metrics",
+    "mixtures",
+    "models",
+    "resume",
+    "run",
+    "simulate",
+    "uplink",
+]
+
+_FROM_SESSION = ("load_run", "resume", "run")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'floral' has no attribute {name!r}")
+    if name in _FROM_SESSION:
+        return getattr(import_module("floral.experiment.session"), name)
+    return import_module(f"floral.{name}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

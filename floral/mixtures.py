@@ -193,7 +193,7 @@ def per_layer(mixing: Mixing, prefixes: Sequence[str]) -> Mixing:
     return Mixing(init=init, weights=weights)
 
 
-def entropy(weights: Array) -> Array:
+def entropy(weights: Array | np.ndarray) -> Array:
     """Shannon entropy in nats over the last axis; 0 for one-hot, log C for uniform weights."""
     return -jnp.sum(jax.scipy.special.xlogy(weights, weights), axis=-1)
 

@@ -10,7 +10,7 @@ from floral.algorithms.base import FederatedAlgorithm
 from floral.algorithms.floral import floral
 from floral.algorithms.local import LocalSolver
 from floral.mixtures import Mixing
-from floral.typing import Array, Loss, PyTree
+from floral.typing import Loss
 
 __all__ = ["local_adaptor"]
 
@@ -37,7 +37,7 @@ def local_adaptor(
     Source: the FLoRAL paper's baseline of the same name, section 6.
     """
 
-    def one(logits: PyTree, *, active: Array, round: Array | int = 0, train=False, key=None):
+    def one(logits, *, active, round=0, train=False, key=None):
         return jnp.ones_like(logits)
 
     def init(key, num_adaptors: int, traits: Any):

@@ -58,8 +58,15 @@ def guarded_step(
 def init_stack(
     optimizer: optax.GradientTransformation, stack: Mapping[str, PyTree]
 ) -> dict[str, PyTree]:
-    """The optimizer's state for every path of ``{path: {factor: [C, ...]}}``, one an adaptor."""
-    return {path: jax.vmap(optimizer.init)(factors) for path, factors in stack.items()}
+    """The optimizer's state for every path of ``{path: {factor: [C, ...]}}``, one an adaptor.
+
+    A path of which nothing is trained has none.
+    """
+    return {
+        path: jax.vmap(optimizer.init)(factors)
+        for path, factors in stack.items()
+        if jax.tree.leaves(factors)
+    }
 
 
 def step_stack(
@@ -70,10 +77,10 @@ def step_stack(
     weight: Array | Mapping[str, Array],
 ) -> tuple[dict[str, PyTree], dict[str, PyTree]]:
     """``guarded_step`` for every path and adaptor; weight [C], or ``{path: [C]}``."""
-    values, next_states = {}, {}
-    for path, factors in stack.items():
+    values, next_states = dict(stack), dict(states)
+    for path, state in states.items():
         path_weight = weight[path] if isinstance(weight, Mapping) else weight
         values[path], next_states[path] = guarded_step(
-            optimizer, factors, states[path], update[path], path_weight
+            optimizer, stack[path], state, update[path], path_weight
         )
     return values, next_states

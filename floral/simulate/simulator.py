@@ -49,6 +49,7 @@ class Simulator(NamedTuple):
       client: ``(state, client id) -> client state``, personalized where need be.
       predict: ``(state, client id, x [B, ...]) -> outputs`` of that client's own model.
       export: ``(state, client id) -> params`` of that model as one plain params tree.
+      lower: ``(state or its structs) -> jax.stages.Lowered`` of a round, to compile and inspect.
       costs: bytes and parameters for each client and round.
       chunk: clients side by side in a round.
     """
@@ -59,6 +60,7 @@ class Simulator(NamedTuple):
     client: Callable[[SimulationState, int], PyTree]
     predict: Callable[[SimulationState, int, Any], Any]
     export: Callable[[SimulationState, int], Params]
+    lower: Callable[[SimulationState], Any]
     costs: Costs
     chunk: int
 
@@ -195,6 +197,7 @@ def make_simulator(
         client,
         predict,
         export,
+        lambda state: take_round.lower(state, data),
         costs,
         chunk,
     )

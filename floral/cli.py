@@ -1,0 +1,158 @@
+"""The command line: ``floral run | resume | check | describe | plan | schema``.
+
+Nothing but argparse is imported before a command is known, so that help answers at once.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; returns its exit status: 0 done, 1 refused, 130 stopped by Ctrl-C."""
+    arguments = _parser().parse_args(argv)
+    from floral.errors import FloralError
+
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # a user's own factories, as kind: my_module:factory
+    try:
+        return arguments.command(arguments)
+    except FloralError as error:
+        print(f"floral: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("floral: stopped", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="floral",
+        description="Personalized federated learning with mixtures of low-rank adaptors.",
+        epilog="Overrides are dotted: floral run x.yaml algorithm.num_adaptors=8 seed=3",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="train a config's methods into a new run folder")
+    _config_arguments(run)
+    run.add_argument("--out", default="runs", help="where run folders are made (default: runs)")
+    run.add_argument("--name", help="the run folder's name (default: the config's)")
+    run.set_defaults(command=_run)
+    resume = commands.add_parser("resume", help="go on with a run that was stopped")
+    resume.add_argument("folder", help="a run folder, as runs/quickstart")
+    resume.add_argument("overrides", nargs="*", metavar="rounds=N", help="train longer")
+    resume.set_defaults(command=_resume)
+    for name, command, words in (
+        ("check", _check, "build everything and trace all shapes; train nothing"),
+        ("describe", _describe, "the data, and for every parameter its adaptor"),
+        ("plan", _plan, "parameters, bytes and memory of every method"),
+    ):
+        parser_of = commands.add_parser(name, help=words)
+        _config_arguments(parser_of)
+        parser_of.set_defaults(command=command)
+    schema = commands.add_parser("schema", help="the JSON Schema of a config, or one area's kinds")
+    schema.add_argument("area", nargs="?", help="list the kinds of one area, as algorithm")
+    schema.set_defaults(command=_schema)
+    return parser
+
+
+def _config_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", help="a YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as seed=3")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from floral.experiment.progress import Console
+    from floral.experiment.session import run
+
+    return _reported(
+        lambda: run(
+            arguments.config,
+            *arguments.overrides,
+            out=arguments.out,
+            name=arguments.name,
+            progress=Console(),
+        )
+    )
+
+
+def _resume(arguments: argparse.Namespace) -> int:
+    from floral.experiment.progress import Console
+    from floral.experiment.session import resume
+
+    return _reported(lambda: resume(arguments.folder, *arguments.overrides, progress=Console()))
+
+
+def _reported(work) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from floral.experiment.report import table_rows
+    from floral.experiment.run import Interrupted
+
+    try:
+        result = work()
+    except Interrupted as stopped:
+        print(f"\nstopped and saved; go on with: floral resume {stopped}", file=sys.stderr)
+        return 130
+    head, rows = table_rows(result.summaries)
+    table = Table(title=str(result.folder))
+    for index, title in enumerate(head):
+        table.add_column(title, justify="left" if index == 0 else "right", no_wrap=index == 0)
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    console.print(table, width=None if console.is_terminal else 140)
+    print(f"report  {result.report}\nfigure  {result.figure}")
+    return 0
+
+
+def _built(arguments: argparse.Namespace):
+    from floral.experiment.build import build
+    from floral.experiment.config import methods, read
+
+    dataset = None
+    for name, config in methods(read(arguments.config, arguments.overrides)).items():
+        experiment = build(config, dataset=dataset)
+        dataset = experiment.dataset
+        yield name, experiment
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from floral.experiment.inspect import trace
+
+    for name, experiment in _built(arguments):
+        trace(experiment)
+        print(f"{name}: ok")
+    return 0
+
+
+def _describe(arguments: argparse.Namespace) -> int:
+    from floral.experiment.inspect import described
+
+    print(described(dict(_built(arguments))))
+    return 0
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from floral.experiment.inspect import planned
+
+    print(planned(dict(_built(arguments))))
+    return 0
+
+
+def _schema(arguments: argparse.Namespace) -> int:
+    import json
+
+    from floral import check
+    from floral.experiment import places
+    from floral.experiment.describe import json_schema, listing
+
+    if arguments.area is None:
+        print(json.dumps(json_schema(places.SCHEMA, places.EXPERIMENT), indent=2))
+        return 0
+    areas = {area.name: area for area in places.AREAS}
+    check.one_of(areas, area=arguments.area)
+    print(listing(places.SCHEMA, areas[arguments.area]))
+    return 0

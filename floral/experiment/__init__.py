@@ -1,0 +1,1 @@
+"""Experiments: a config becomes parts, parts become a run folder."""

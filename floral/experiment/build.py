@@ -1,0 +1,210 @@
+"""From a checked config to the parts of an experiment: strings and files end here."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+from floral import losses
+from floral.adaptors import AdaptedModel, Plan, adapted, make_plan
+from floral.algorithms import FederatedAlgorithm
+from floral.data import FederatedDataset
+from floral.errors import ConfigError, SpecError
+from floral.experiment import places
+from floral.experiment.places import SCHEMA
+from floral.experiment.schema import Call
+from floral.experiment.signature import takes_wiring
+from floral.experiment.wiring import Checkpointing, Evaluation, LocalTraining
+from floral.metrics import accuracy, from_per_example
+from floral.mixtures import Mixing, softmax
+from floral.models import Model
+from floral.simulate import Simulator, make_simulator, sample_batch
+from floral.simulate import walk as make_walk
+from floral.typing import Loss, PyTree
+
+__all__ = ["Experiment", "build", "build_dataset"]
+
+
+class Experiment(NamedTuple):
+    """The parts of one method's experiment, ready to run.
+
+    Attributes:
+      config: the method's whole config.
+      dataset: the population.
+      model: the network.
+      plan: its adaptors; None if the config adapts nothing.
+      adapted: the model with its adaptors; None likewise.
+      algorithm: the method.
+      simulator: the method over the population, to be compiled at its first round.
+      evaluation: when clients are evaluated.
+      checkpointing: when the state is saved.
+      rounds: how many rounds are trained.
+    """
+
+    config: Mapping[str, Any]
+    dataset: FederatedDataset
+    model: Model
+    plan: Plan | None
+    adapted: AdaptedModel | None
+    algorithm: FederatedAlgorithm
+    simulator: Simulator
+    evaluation: Evaluation
+    checkpointing: Checkpointing
+    rounds: int
+
+
+def build_dataset(config: Mapping[str, Any]) -> FederatedDataset:
+    """The population of a method's config.
+
+    Raises:
+      DataError: for data that cannot be read or trained on.
+      ConfigError: for settings that a factory refuses.
+    """
+    return SCHEMA.construct(places.DATA, config["data"])
+
+
+def build(
+    config: Mapping[str, Any],
+    *,
+    dataset: FederatedDataset | None = None,
+    chunk: int | None = None,
+) -> Experiment:
+    """Every part of a method's experiment; shapes are traced, nothing is trained or compiled.
+
+    Args:
+      config: one method's whole config, as ``methods`` gives it.
+      dataset: the population, if it is at hand.
+      chunk: clients side by side, as decided when the run began; None decides now.
+
+    Raises:
+      FloralError: naming the part that does not fit.
+    """
+    dataset = build_dataset(config) if dataset is None else dataset
+    loss_name, loss = _loss(config["loss"], dataset)
+    model = _model(config, dataset)
+    batch = sample_batch(dataset)
+    params, stats = jax.eval_shape(model.init, jax.random.key(0), batch)
+    _check_outputs(model, params, stats, batch, loss, loss_name)
+    plan = adapted_model = None
+    if config["adaptors"]:
+        rules = [
+            SCHEMA.construct(places.ADAPTOR, mapping, where=f"adaptors.{index}")
+            for index, mapping in enumerate(config["adaptors"])
+        ]
+        plan = make_plan(rules, params)
+        adapted_model = adapted(model, plan, batch, params=params, stats=stats)
+    local: LocalTraining = SCHEMA.construct(places.LOCAL, config["local"])
+    wiring = {
+        "model": model,
+        "adapted": adapted_model,
+        "loss": loss,
+        "local": local.solver,
+        "mixing": _mixing(config),
+        "sample": batch,
+    }
+    algorithm = _algorithm(config, wiring)
+    evaluation: Evaluation = SCHEMA.construct(places.EVALUATE, config["evaluate"] or {})
+    metrics = {"loss": from_per_example(loss)}
+    if dataset.num_classes is not None:
+        metrics["accuracy"] = accuracy()
+    walk = SCHEMA.construct(places.EXECUTION, config["execution"] or {})
+    simulator = make_simulator(
+        algorithm,
+        model,
+        dataset,
+        metrics=metrics,
+        cohort=SCHEMA.construct(places.COHORT, config["cohort"] or {"kind": "full"}),
+        batching=local.batching,
+        uplink=SCHEMA.construct(places.UPLINK, config["uplink"] or {}),
+        walk=walk if chunk is None else make_walk(walk="chunk", chunk=chunk),
+        personalization=evaluation.personalization,
+        evaluation_batch=evaluation.batch_size,
+    )
+    return Experiment(
+        config=config,
+        dataset=dataset,
+        model=model,
+        plan=plan,
+        adapted=adapted_model,
+        algorithm=algorithm,
+        simulator=simulator,
+        evaluation=evaluation,
+        checkpointing=SCHEMA.construct(places.CHECKPOINT, config["checkpoint"] or {}),
+        rounds=config["rounds"],
+    )
+
+
+def _loss(name: str, dataset: FederatedDataset) -> tuple[str, Loss]:
+    if name == "auto":
+        name = "squared_error" if dataset.num_classes is None else "cross_entropy"
+    if name == "cross_entropy" and dataset.num_classes is None:
+        raise ConfigError("loss: cross_entropy needs classes, but the data's targets are numbers")
+    return name, getattr(losses, name)
+
+
+def _model(config: Mapping[str, Any], dataset: FederatedDataset) -> Model:
+    (call,) = SCHEMA.bind(places.MODEL, config["model"])
+    targets = dataset.splits["train"].examples["y"].shape[1:]
+    outputs = dataset.num_classes or int(targets[-1] if targets else 1)
+    return call(outputs) if takes_wiring(call.factory) else call()
+
+
+def _check_outputs(
+    model: Model, params: PyTree, stats: PyTree, batch: Mapping[str, Any], loss: Loss, name: str
+) -> None:
+    """Traces the model and its loss, so that a misfit is found here and named."""
+    outputs, _ = jax.eval_shape(lambda *args: model.apply(*args), params, stats, batch)
+    shape = getattr(outputs, "shape", None)
+    rows = batch["mask"].shape[0]
+    losses_shape = None
+    if name == "cross_entropy" and (shape is None or shape[:-1] != batch["y"].shape):
+        raise SpecError(
+            f"model: its outputs have shape {shape}, but {name} needs one logit a class for each "
+            f"of the labels {batch['y'].shape}"
+        )
+    if name == "squared_error" and shape != batch["y"].shape:
+        raise SpecError(
+            f"model: its outputs have shape {shape}, the targets have shape {batch['y'].shape}"
+        )
+    losses_shape = jax.eval_shape(loss, outputs, batch).shape
+    if losses_shape != (rows,):
+        raise SpecError(f"loss: expected one number an example, got shape {losses_shape}")
+
+
+def _mixing(config: Mapping[str, Any]) -> Mixing:
+    if config["mixing"] is None:
+        return softmax()
+    return SCHEMA.construct(places.MIXING, config["mixing"])
+
+
+def _algorithm(config: Mapping[str, Any], wiring: Mapping[str, Any]) -> FederatedAlgorithm:
+    (call,) = SCHEMA.bind(places.ALGORITHM, config["algorithm"])
+    return call(*(_wire(call, name, kind, wiring) for name, kind in _positional(call)))
+
+
+def _positional(call: Call) -> list[tuple[str, Any]]:
+    """The names and annotations of what a factory takes positionally."""
+    signature = inspect.signature(call.factory, eval_str=True)
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [
+        (name, parameter.annotation)
+        for name, parameter in signature.parameters.items()
+        if parameter.kind in kinds
+    ]
+
+
+def _wire(call: Call, name: str, annotation: Any, wiring: Mapping[str, Any]) -> Any:
+    if annotation is AdaptedModel:
+        name = "adapted"
+    if name not in wiring:
+        raise ConfigError(
+            f"{call.where}: {call.factory.__name__} asks for {name!r}, which a config does not "
+            f"have; it has {', '.join(wiring)}"
+        )
+    if wiring[name] is None:
+        raise ConfigError(
+            f"adaptors: {call.factory.__name__} needs at least one, as "
+            "[{match: '.*/kernel', kind: low_rank, budget: 0.01}]"
+        )
+    return wiring[name]

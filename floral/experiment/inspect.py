@@ -1,0 +1,93 @@
+"""What a config amounts to, before anything is trained."""
+
+from collections.abc import Mapping
+
+import jax
+
+from floral import tree
+from floral.adaptors import format_table, plan_table
+from floral.experiment.build import Experiment
+from floral.experiment.run import start_state
+
+__all__ = ["described", "planned", "trace"]
+
+
+def trace(experiment: Experiment) -> None:
+    """Traces a whole round and every shape in it; computes nothing.
+
+    Raises:
+      FloralError: where parts do not fit.
+    """
+    state = jax.eval_shape(lambda: start_state(experiment))
+    jax.eval_shape(experiment.simulator.round, state)
+
+
+def described(experiments: Mapping[str, Experiment]) -> str:
+    """The population, then for each distinct plan a table of its leaves."""
+    first = next(iter(experiments.values()))
+    sections = [first.dataset.describe(), f"fingerprint {first.dataset.fingerprint[:16]}"]
+    shown: list[list] = []
+    for name, experiment in experiments.items():
+        if experiment.plan is None or experiment.adapted is None:
+            continue
+        rows = plan_table(experiment.plan, experiment.adapted.methods)
+        if rows not in shown:
+            shown.append(rows)
+            sections.append(f"{name}\n{format_table(rows)}")
+    return "\n\n".join(sections)
+
+
+def planned(experiments: Mapping[str, Experiment]) -> str:
+    """For each method what a client sends, receives and keeps, and the memory of a round.
+
+    Memory is the compiler's own count of a round's arguments, outputs and temporaries, with the
+    population's data; compiling takes some seconds a method.
+    """
+    head = [
+        "method",
+        "model params",
+        "sent params",
+        "up B/round",
+        "down B/round",
+        "down B once",
+        "kept B/client",
+        "server B",
+        "side by side",
+        "round memory MiB",
+    ]
+    rows = [head]
+    for name, experiment in experiments.items():
+        costs = experiment.simulator.costs
+        rows.append(
+            [
+                name,
+                f"{costs.model_parameters:,}",
+                f"{costs.uploaded_parameters:,}",
+                f"{costs.upload_bytes:,}",
+                f"{costs.download_bytes:,}",
+                f"{costs.cached_bytes:,}",
+                f"{costs.client_state_bytes:,}",
+                f"{costs.server_state_bytes:,}",
+                str(experiment.simulator.chunk),
+                f"{_round_memory(experiment) / 2**20:.1f}",
+            ]
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    return "\n".join(
+        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in pairs)
+        for pairs in (list(enumerate(zip(row, widths, strict=True))) for row in rows)
+    )
+
+
+def _round_memory(experiment: Experiment) -> int:
+    """Bytes of a round: arguments, outputs and temporaries."""
+    state = jax.eval_shape(lambda: start_state(experiment))
+    analysis = experiment.simulator.lower(state).compile().memory_analysis()
+    if analysis is None:
+        return tree.num_bytes(state)
+    return (
+        analysis.argument_size_in_bytes
+        + analysis.output_size_in_bytes
+        + analysis.temp_size_in_bytes
+        - analysis.alias_size_in_bytes
+    )

@@ -1,0 +1,147 @@
+"""The places of a config, and the factories that may stand there.
+
+A keyword annotated with one of the types below is read as the area of that type. Nothing is
+imported before an area is used.
+"""
+
+from importlib import import_module
+
+from floral.experiment.forms import Place
+from floral.experiment.schema import Area, Schema, Section
+
+__all__ = [
+    "ADAPTOR",
+    "ALGORITHM",
+    "AREAS",
+    "CHECKPOINT",
+    "COHORT",
+    "DATA",
+    "EVALUATE",
+    "EXECUTION",
+    "EXPERIMENT",
+    "LOCAL",
+    "MIXING",
+    "MODEL",
+    "SCHEMA",
+    "TOP_LEVEL",
+    "UPLINK",
+]
+
+
+def _from(module: str, *names: str):
+    """A loader of the named factories of a module, under their own names."""
+    return lambda: {name: getattr(import_module(module), name) for name in names}
+
+
+def _one(module: str, name: str):
+    return lambda: getattr(import_module(module), name)
+
+
+def _local():
+    module = import_module("floral.algorithms.optimizers")
+    as_local = import_module("floral.algorithms.local").as_local
+    return {name: as_local(getattr(module, name)) for name in module.__all__}
+
+
+def _adaptors():
+    module = import_module("floral.adaptors")
+    names = ("low_rank", "conv", "embedding", "additive")
+    wiring = import_module("floral.experiment.wiring")
+    return {**{name: getattr(module, name) for name in names}, "none": wiring.no_adaptor}
+
+
+SOURCE = Area(
+    "source",
+    _from(
+        "floral.data",
+        "digits",
+        "npz",
+        "from_npz",
+        "idx",
+        "huggingface",
+        "tfds",
+        "synthetic_linear",
+        "synthetic_mlp",
+    ),
+)
+PARTITION = Area(
+    "partition",
+    _from(
+        "floral.data",
+        "iid",
+        "blocks",
+        "dirichlet",
+        "shards",
+        "quantity_skew",
+        "natural",
+        "label_clusters",
+        "saved",
+    ),
+)
+SHIFT = Area("shift", _from("floral.data", "none", "rotate", "label_shift", "permute", "noise"))
+DATA = Section("data", _one("floral.experiment.wiring", "population"))
+MODEL = Area("model", _from("floral.models", "mlp", "linear", "cnn"))
+ADAPTOR = Area(
+    "adaptor", _adaptors, extra=lambda: (import_module("floral.experiment.wiring").rule,)
+)
+MIXING = Area("mixing", _from("floral.mixtures", "softmax", "top_k", "known"))
+ALGORITHM = Area(
+    "algorithm", _from("floral.algorithms", "floral", "fedavg", "local_adaptor", "ensemble")
+)
+OPTIMIZER = Area(
+    "optimizer", _from("floral.algorithms.optimizers", "sgd", "adam", "yogi", "adagrad")
+)
+LOCAL = Area(
+    "local", _local, extra=lambda: (import_module("floral.experiment.wiring").local_training,)
+)
+TRANSFORM = Area("transform", _from("floral.uplink", "clip"))
+REDUCER = Area("reducer", _from("floral.uplink", "weighted_mean"))
+UPLINK = Section("uplink", _one("floral.uplink", "uplink"))
+COHORT = Area("cohort", _from("floral.simulate", "fixed", "full"))
+EXECUTION = Section("execution", _one("floral.simulate", "walk"))
+EVALUATE = Section("evaluate", _one("floral.experiment.wiring", "evaluation"))
+CHECKPOINT = Section("checkpoint", _one("floral.experiment.wiring", "checkpointing"))
+EXPERIMENT = Section("experiment", _one("floral.experiment.wiring", "experiment"))
+
+_BY_TYPE: dict[str, Place] = {
+    "Source": SOURCE,
+    "Partitioner": PARTITION,
+    "Shift": SHIFT,
+    "FederatedDataset": DATA,
+    "Model": MODEL,
+    "Rule": ADAPTOR,
+    "Mixing": MIXING,
+    "FederatedAlgorithm": ALGORITHM,
+    "GradientTransformation": OPTIMIZER,
+    "LocalTraining": LOCAL,
+    "GradientTransformationExtraArgs": TRANSFORM,
+    "Reducer": REDUCER,
+    "Uplink": UPLINK,
+    "Sampler": COHORT,
+    "Walk": EXECUTION,
+    "Evaluation": EVALUATE,
+    "Checkpointing": CHECKPOINT,
+}
+
+AREAS = tuple(_BY_TYPE.values())
+
+SCHEMA = Schema(_BY_TYPE)
+
+TOP_LEVEL = (
+    "seed",
+    "rounds",
+    "data",
+    "model",
+    "loss",
+    "adaptors",
+    "mixing",
+    "algorithm",
+    "local",
+    "uplink",
+    "cohort",
+    "evaluate",
+    "checkpoint",
+    "execution",
+    "start_from",
+    "compare",
+)

@@ -1,0 +1,124 @@
+"""The files of a run folder: JSON lines a round, a table of clients an evaluation.
+
+    config.yaml        the resolved config
+    environment.json   versions, device, data fingerprint, how clients are walked
+    metrics.jsonl      one line a round; the same bits however often the run was interrupted
+    timing.jsonl       wall seconds, apart from it
+    clients/           one parquet table an evaluation: round_000100.parquet
+    checkpoints/       the whole state
+    summary.json       once the run is done
+
+Everything but the two growing files is written under a temporary name and renamed.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from floral.errors import ConfigError
+from floral.experiment.yaml_file import write_atomically
+
+__all__ = [
+    "append_lines",
+    "client_tables",
+    "cut_back",
+    "new_folder",
+    "read_json",
+    "read_lines",
+    "write_clients",
+    "write_json",
+]
+
+
+def new_folder(parent: Path, name: str) -> Path:
+    """A folder that did not exist: ``name``, or ``name-2``, ``name-3``, … if it is taken."""
+    parent.mkdir(parents=True, exist_ok=True)
+    count = 1
+    while True:
+        folder = parent / (name if count == 1 else f"{name}-{count}")
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            count += 1
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Writes a mapping whole or not at all."""
+    write_atomically(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The mapping in a file.
+
+    Raises:
+      ConfigError: if it is missing or no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: there is no such file; is this a run folder?") from error
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path}: damaged at line {error.lineno}: {error.msg}") from error
+
+
+def append_lines(path: Path, lines: list[dict[str, Any]]) -> None:
+    """Appends one JSON line each and waits until they are on disk."""
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Every whole JSON line; a torn last line, as a kill may leave, is left out."""
+    if not path.is_file():
+        return []
+    text = path.read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def cut_back(folder: Path, last_round: int) -> None:
+    """Takes back what was recorded after a round, so that a resumed run records it again."""
+    for name in ("metrics.jsonl", "timing.jsonl"):
+        lines = read_lines(folder / name)
+        kept = [line for line in lines if line["round"] <= last_round]
+        write_atomically(folder / name, "".join(json.dumps(line) + "\n" for line in kept))
+    for table, round_index in client_tables(folder).items():
+        if round_index > last_round:
+            table.unlink()
+
+
+def client_tables(folder: Path) -> dict[Path, int]:
+    """The per-client tables of a run and their rounds, in order."""
+    tables = sorted((folder / "clients").glob("round_*.parquet"))
+    return {table: int(table.stem.removeprefix("round_")) for table in tables}
+
+
+def write_clients(folder: Path, round_index: int, columns: Mapping[str, np.ndarray]) -> None:
+    """Writes one evaluation's table, a row a client.
+
+    Args:
+      folder: the run folder.
+      round_index: the rounds taken.
+      columns: each [N]; a mixture [N, C] becomes C columns ``mixture_0`` ….
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    flat: dict[str, np.ndarray] = {}
+    for name, values in columns.items():
+        if values.ndim == 1:
+            flat[name] = values
+        else:
+            flat |= {f"{name}_{index}": values[:, index] for index in range(values.shape[1])}
+    place = folder / "clients"
+    place.mkdir(exist_ok=True)
+    final = place / f"round_{round_index:06d}.parquet"
+    temporary = final.with_suffix(".tmp")
+    pyarrow.parquet.write_table(pyarrow.table(flat), temporary)
+    temporary.replace(final)

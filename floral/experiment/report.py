@@ -1,0 +1,145 @@
+"""The end of a run: one table over its methods and one picture, read from the run folders alone."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from floral.experiment import record
+from floral.experiment.plot import MixturePanel, comparison_figure
+from floral.experiment.yaml_file import write_atomically
+
+__all__ = ["table_rows", "write_report"]
+
+_NONE = "–"
+
+
+def table_rows(summaries: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """The head and the rows of the table, as text.
+
+    Accuracies are of the last round, means over clients; "best" is the same at the round that
+    validated best.
+    """
+    some = next(iter(summaries.values()))
+    kind = "accuracy" if "accuracy" in _tested(some) else "loss"
+    head = [
+        "method",
+        f"test {kind}",
+        "± clients",
+        "worst 10 %",
+        "best (round)",
+        "unseen",
+        "clusters found",
+        "up B",
+        "down B",
+        "kept B",
+        "seconds",
+    ]
+    return head, [_row(name, summary, kind) for name, summary in summaries.items()]
+
+
+def _tested(summary: Mapping[str, Any]) -> Mapping[str, Any]:
+    return summary["last"].get("test") or summary["last"].get("validation") or {}
+
+
+def _row(name: str, summary: Mapping[str, Any], kind: str) -> list[str]:
+    show = _percent if kind == "accuracy" else _plain
+    last, costs = _tested(summary).get(kind, {}), summary["costs"]
+    best = summary["best"]
+    chosen = {} if best is None else _tested({"last": best})[kind]
+    unseen = summary["last"].get("unseen", {}).get(kind, {})
+    found = summary["last"].get("mixture", {}).get("agreement")
+    return [
+        name,
+        show(last.get("mean")),
+        show(last.get("std")),
+        show(last.get("worst_decile")),
+        _NONE if best is None else f"{show(chosen['mean'])} ({best['round']})",
+        show(unseen.get("mean")),
+        _NONE if found is None else f"{found:.0%}",
+        f"{costs['upload_bytes']:,}",
+        f"{costs['download_bytes']:,}",
+        f"{costs['client_state_bytes']:,}",
+        f"{summary['seconds']:.1f}",
+    ]
+
+
+def _percent(value: float | None) -> str:
+    return _NONE if value is None else f"{100 * value:.1f} %"
+
+
+def _plain(value: float | None) -> str:
+    return _NONE if value is None else f"{value:.3g}"
+
+
+def write_report(
+    folder: Path, summaries: Mapping[str, Mapping[str, Any]], folders: Mapping[str, Path]
+) -> tuple[Path, Path]:
+    """Writes ``report.md`` and ``figure.png`` into the folder; returns their paths."""
+    head, rows = table_rows(summaries)
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    notes = (
+        "Test numbers are means over the clients of each client's own model on its own data, at "
+        "the last round; *best* is the same at the round that validated best. Clusters found: "
+        "clients whose largest weight names their true cluster. Up and down: bytes a client sends "
+        "and receives a round; kept: bytes it keeps between rounds. Seconds include compilation.\n"
+    )
+    report = folder / "report.md"
+    write_atomically(report, f"# {folder.name}\n\n{text}\n\n{notes}\n![]({'figure.png'})\n")
+    figure = comparison_figure(
+        {name: _curve(place) for name, place in folders.items()},
+        {name: _per_client(place) for name, place in folders.items()},
+        _mixtures(folders),
+        quantity="accuracy" if "accuracy" in _tested(next(iter(summaries.values()))) else "loss",
+    )
+    picture, temporary = folder / "figure.png", folder / "figure.tmp.png"
+    figure.savefig(temporary, dpi=150)
+    temporary.replace(picture)
+    return report, picture
+
+
+def _curve(place: Path) -> dict[str, np.ndarray]:
+    """``round`` and, of test accuracy or loss over clients, ``mean``, ``p10`` and ``p90``."""
+    points = []
+    for line in record.read_lines(place / "metrics.jsonl"):
+        if "evaluation" in line:
+            numbers = _tested({"last": line["evaluation"]})
+            if numbers:
+                points.append((line["round"], numbers.get("accuracy") or numbers["loss"]))
+    return {
+        "round": np.array([index for index, _ in points]),
+        **{key: np.array([p[key] for _, p in points]) for key in ("mean", "p10", "p90")},
+    }
+
+
+def _last_table(place: Path) -> dict[str, np.ndarray]:
+    import pyarrow.parquet
+
+    *_, newest = record.client_tables(place)
+    table = pyarrow.parquet.read_table(newest)
+    return {name: table[name].to_numpy() for name in table.column_names}
+
+
+def _per_client(place: Path) -> np.ndarray:
+    """The last test accuracy (or loss) of every client of the training population."""
+    table = _last_table(place)
+    names = ("test_accuracy", "test_loss", "validation_accuracy", "validation_loss")
+    name = next(name for name in names if name in table)
+    return table[name][~table["unseen"]]
+
+
+def _mixtures(folders: Mapping[str, Path]) -> MixturePanel | None:
+    """The first method's last mixtures, clients sorted by true cluster where it is known."""
+    for name, place in folders.items():
+        table = _last_table(place)
+        columns = [column for column in table if column.startswith("mixture_")]
+        if columns:
+            weights = np.stack([table[column] for column in columns], axis=1)
+            clusters = table.get("cluster")
+            if clusters is None:
+                return MixturePanel(name, weights, None)
+            order = np.argsort(clusters, kind="stable")
+            return MixturePanel(name, weights[order], clusters[order])
+    return None

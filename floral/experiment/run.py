@@ -1,0 +1,212 @@
+"""The host loop: round, evaluate, record, save; and going on where a run stopped."""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from floral import check
+from floral.errors import ConfigError
+from floral.experiment import checkpoint, record
+from floral.experiment.assess import assess, score
+from floral.experiment.build import Experiment
+from floral.experiment.environment import check_environment, describe_environment
+from floral.simulate import SimulationState
+from floral.typing import PyTree
+
+__all__ = ["Best", "Interrupted", "Tick", "run_method", "start_state"]
+
+Tick = Callable[[int, Mapping[str, Any]], None]
+"""``(rounds taken, numbers so far)``: called after every round."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user stopped a run; its state is saved."""
+
+
+class Best(NamedTuple):
+    """The snapshot that validated best.
+
+    Attributes:
+      round: int32; 0 if none has been taken.
+      score: float32, minus infinity at first.
+      server: the server at that round.
+      table: the clients' rows at that round.
+    """
+
+    round: jax.Array
+    score: jax.Array
+    server: PyTree
+    table: PyTree
+
+
+def start_state(experiment: Experiment, source: PyTree = None) -> SimulationState:
+    """The state before the first round.
+
+    Args:
+      experiment: what is run.
+      source: another run's server, whose base, bank or models this one starts from.
+    """
+    seed = experiment.config["seed"]
+    state = experiment.simulator.init(jax.random.key(seed))
+    if source is not None:
+        state = state._replace(server=_adopt(state.server, source))
+    validates = "validation" in experiment.dataset.splits
+    if not validates:
+        return state
+    minus_infinity = jnp.asarray(-jnp.inf, jnp.float32)
+    return state._replace(
+        best=Best(jnp.zeros((), jnp.int32), minus_infinity, state.server, state.table)
+    )
+
+
+def _adopt(server: Any, source: Any) -> Any:
+    """The server with every model part that the source has too; optimizer states stay new."""
+    parts = ("base", "bank", "fixed", "models", "params", "stats", "active")
+    shared = [part for part in parts if hasattr(server, part) and hasattr(source, part)]
+    if not shared:
+        raise ConfigError(
+            f"start_from: a {type(source).__name__} has no part that a "
+            f"{type(server).__name__} could start from"
+        )
+    taken = {part: getattr(source, part) for part in shared}
+    for part, values in taken.items():
+        check.same_structure(getattr(server, part), values, what=f"start_from: {part}")
+    return server._replace(**taken)
+
+
+def run_method(
+    experiment: Experiment, folder: Path, *, source: PyTree = None, tick: Tick | None = None
+) -> dict[str, Any]:
+    """Runs one method from where its folder stands to its last round.
+
+    Args:
+      experiment: what is run.
+      folder: the run folder, new or of an unfinished run.
+      source: another run's server to start from.
+      tick: told of every round.
+
+    Returns:
+      The summary, as ``summary.json`` has it.
+
+    Raises:
+      Interrupted: after Ctrl-C, once the state is saved.
+      ConfigError: if the folder is of another experiment, or damaged.
+    """
+    checkpoints = folder / "checkpoints"
+    environment = describe_environment(experiment)
+    if (folder / "environment.json").is_file():
+        check_environment(record.read_json(folder / "environment.json"), environment, folder)
+    else:
+        record.write_json(folder / "environment.json", environment)
+    begun = checkpoint.latest_round(checkpoints)
+    if begun is None:
+        state = start_state(experiment, source)
+    else:
+        struct = jax.eval_shape(lambda: start_state(experiment))
+        state = checkpoint.restore(checkpoints, begun, struct)
+    record.cut_back(folder, begun or 0)
+    return _Loop(experiment, folder, tick).run(state)
+
+
+class _Loop:
+    """One session of a run: what it has yet to write, and when it was written last."""
+
+    def __init__(self, experiment: Experiment, folder: Path, tick: Tick | None):
+        self.experiment = experiment
+        self.folder = folder
+        self.tick = tick
+        self.lines: list[dict[str, Any]] = []
+        self.times: list[dict[str, Any]] = []
+        self.clock = time.perf_counter()
+
+    def run(self, state: SimulationState) -> dict[str, Any]:
+        rounds = self.experiment.rounds
+        taken = int(state.round)
+        try:
+            while taken < rounds:
+                state, sums = self.experiment.simulator.round(state)
+                taken += 1
+                line = _train_line(taken, jax.tree.map(np.asarray, sums))
+                if self._due(taken, self.experiment.evaluation.every):
+                    numbers, table = assess(self.experiment, state)
+                    state = _keep_best(state, score(numbers))
+                    line["evaluation"] = numbers
+                    record.write_clients(self.folder, taken, table)
+                self._note(taken, line)
+                if self._due(taken, self._checkpoint_every):
+                    self._save(state)
+        except KeyboardInterrupt:
+            if int(state.round) == len(record.read_lines(self._metrics)) + len(self.lines):
+                self._save(state)
+            raise Interrupted(str(self.folder)) from None
+        return self._summarize(state)
+
+    @property
+    def _metrics(self) -> Path:
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def _checkpoint_every(self) -> int:
+        return self.experiment.checkpointing.every or self.experiment.evaluation.every
+
+    def _due(self, taken: int, every: int) -> bool:
+        return taken % every == 0 or taken == self.experiment.rounds
+
+    def _note(self, taken: int, line: dict[str, Any]) -> None:
+        now = time.perf_counter()
+        self.times.append({"round": taken, "seconds": now - self.clock})
+        self.clock = now
+        self.lines.append(line)
+        if self.tick is not None:
+            self.tick(taken, line)
+
+    def _save(self, state: SimulationState) -> None:
+        """First the lines, then the state: what a checkpoint knows is always recorded."""
+        record.append_lines(self._metrics, self.lines)
+        record.append_lines(self.folder / "timing.jsonl", self.times)
+        self.lines, self.times = [], []
+        keep = self.experiment.checkpointing.keep
+        checkpoint.save(self.folder / "checkpoints", state, keep=keep)
+
+    def _summarize(self, state: SimulationState) -> dict[str, Any]:
+        evaluations = {
+            line["round"]: line["evaluation"]
+            for line in record.read_lines(self._metrics)
+            if "evaluation" in line
+        }
+        seconds = [line["seconds"] for line in record.read_lines(self.folder / "timing.jsonl")]
+        best = int(state.best.round) if state.best else None
+        summary = {
+            "rounds": self.experiment.rounds,
+            "seed": self.experiment.config["seed"],
+            "last": evaluations[self.experiment.rounds],
+            "best": None if best is None else {"round": best, **evaluations[best]},
+            "costs": self.experiment.simulator.costs._asdict(),
+            "seconds": sum(seconds),
+        }
+        record.write_json(self.folder / "summary.json", summary)
+        return summary
+
+
+def _train_line(taken: int, sums: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    examples = int(sums["examples"])
+    return {
+        "round": taken,
+        "train": {
+            "loss": float(sums["loss_sum"]) / max(examples, 1),
+            "examples": examples,
+            "clients": int(sums["cohort"]),
+        },
+    }
+
+
+def _keep_best(state: SimulationState, value: float | None) -> SimulationState:
+    if value is None or not state.best or not value > float(state.best.score):
+        return state
+    score_now = jnp.asarray(value, jnp.float32)
+    return state._replace(best=Best(state.round, score_now, state.server, state.table))

@@ -1,0 +1,208 @@
+"""The top level of a config, and the small functions that its places need beyond the library's.
+
+The signature of ``experiment`` is the schema of a whole config.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from floral import check
+from floral.adaptors import Adaptor, Rule
+from floral.algorithms import FederatedAlgorithm, LocalSolver
+from floral.data import (
+    Batching,
+    FederatedDataset,
+    Partitioner,
+    Shift,
+    Source,
+    batching,
+    federate,
+)
+from floral.mixtures import Mixing
+from floral.models import Model
+from floral.simulate import Personalization, Sampler, Walk
+from floral.uplink import Uplink
+
+__all__ = [
+    "Checkpointing",
+    "Evaluation",
+    "LocalTraining",
+    "checkpointing",
+    "evaluation",
+    "experiment",
+    "local_training",
+    "no_adaptor",
+    "population",
+    "rule",
+]
+
+
+class LocalTraining(NamedTuple):
+    """How clients train, and on which batches."""
+
+    solver: LocalSolver
+    batching: Batching
+
+
+class Evaluation(NamedTuple):
+    """When clients are evaluated, and what they may do before."""
+
+    every: int
+    batch_size: int
+    personalization: Personalization
+
+
+class Checkpointing(NamedTuple):
+    """When the whole state is saved, and how many saved states are kept."""
+
+    every: int
+    keep: int
+
+
+def experiment(
+    *,
+    rounds: int,
+    data: FederatedDataset,
+    model: Model,
+    algorithm: FederatedAlgorithm,
+    local: LocalTraining,
+    seed: int = 0,
+    loss: Literal["auto", "cross_entropy", "squared_error"] = "auto",
+    adaptors: Sequence[Rule] = (),
+    mixing: Mixing | None = None,
+    uplink: Uplink | None = None,
+    cohort: Sampler | None = None,
+    evaluate: Evaluation | None = None,
+    checkpoint: Checkpointing | None = None,
+    execution: Walk | None = None,
+    start_from: str | None = None,
+    compare: Mapping[str, Any] | None = None,
+) -> Mapping[str, Any]:
+    """One experiment: a population, a model, a method, and how long it is trained.
+
+    Args:
+      rounds: how many rounds are trained.
+      data: where examples come from and how they are dealt to clients.
+      model: the network all clients share.
+      algorithm: the federated method.
+      local: how clients train in a round.
+      seed: of everything random but the data, which may have a seed of their own.
+      loss: what training minimises; auto is cross_entropy where there are classes.
+      adaptors: which leaves of the model are adapted and how; the first match decides.
+      mixing: how logits become mixtures; softmax by default.
+      uplink: what happens to updates on their way to the server.
+      cohort: who takes part in a round; everyone by default.
+      evaluate: when clients are evaluated.
+      checkpoint: when the whole state is saved.
+      execution: how clients are executed; never changes meaning.
+      start_from: the name of another run of the same comparison, or a run folder, whose last base
+        and bank this run starts from.
+      compare: further methods by name, each with what it changes in this config.
+    """
+    return dict(locals())
+
+
+def population(
+    *,
+    source: Source,
+    partition: Partitioner | None = None,
+    shift: Shift | None = None,
+    split: Mapping[str, float] | None = None,
+    keep: float = 1.0,
+    unseen: int | float = 0,
+    seed: int | None = None,
+) -> FederatedDataset:
+    """The clients and their data.
+
+    Args:
+      source: where examples come from.
+      partition: how examples are dealt to clients.
+      shift: how clients' data differ beyond that.
+      split: the shares of each client's examples for validation and test.
+      keep: the share of each client's training examples that is kept.
+      unseen: how many clients, or which share of them, never train.
+      seed: of the data alone; the experiment's seed if null.
+    """
+    return federate(
+        source,
+        partition=partition,
+        shift=shift,
+        split=split,
+        keep=keep,
+        unseen=unseen,
+        seed=0 if seed is None else seed,
+    )
+
+
+def no_adaptor() -> None:
+    """Leaves the matching leaves alone on purpose."""
+    return None
+
+
+def rule(adaptor: Adaptor | None, *, match: str) -> Rule:
+    """The rule that gives an adaptor to leaves.
+
+    Args:
+      match: a regular expression for the whole path of a leaf, as ".*/kernel".
+    """
+    return Rule(match, adaptor)
+
+
+def local_training(
+    solver: LocalSolver,
+    *,
+    batch_size: int = 32,
+    epochs: int = 1,
+    steps: int | None = None,
+    shuffle: bool = True,
+) -> LocalTraining:
+    """Local training on a client's batches.
+
+    Args:
+      batch_size: examples a step.
+      epochs: passes over a client's examples in a round.
+      steps: steps of every client in a round, instead of epochs.
+      shuffle: a fresh order each epoch; otherwise the stored order.
+    """
+    return LocalTraining(
+        solver, batching(batch_size=batch_size, epochs=epochs, steps=steps, shuffle=shuffle)
+    )
+
+
+def evaluation(
+    *,
+    every: int = 10,
+    batch_size: int = 256,
+    personalize_steps: int = 20,
+    personalize_batch: int = 32,
+    personalize_examples: int | None = None,
+) -> Evaluation:
+    """When clients are evaluated, and what stateless and unseen ones do before.
+
+    Args:
+      every: rounds between evaluations; the last round is always evaluated.
+      batch_size: examples predicted at once.
+      personalize_steps: steps that a stateless or unseen client trains what is its own alone.
+      personalize_batch: examples a step there.
+      personalize_examples: how many training examples it may use; all if null.
+    """
+    check.positive_int(every=every, batch_size=batch_size)
+    check.positive_int(personalize_steps=personalize_steps, personalize_batch=personalize_batch)
+    if personalize_examples is not None:
+        check.positive_int(personalize_examples=personalize_examples)
+    steps = batching(batch_size=personalize_batch, steps=personalize_steps)
+    return Evaluation(every, batch_size, Personalization(steps, personalize_examples))
+
+
+def checkpointing(*, every: int | None = None, keep: int = 1) -> Checkpointing:
+    """When the whole state is saved.
+
+    Args:
+      every: rounds between checkpoints; null is after every evaluation, and the last round is
+        always saved.
+      keep: how many of the latest checkpoints are kept.
+    """
+    check.positive_int(keep=keep)
+    if every is not None:
+        check.positive_int(every=every)
+    return Checkpointing(every or 0, keep)
