@@ -108,7 +108,8 @@ def floral(
         "mixture": mixture_struct,
     }
     parts = roles(structs, train, (*private, "mixture"))
-    server_shared = {**parts.shared, "mixture": None}  # the server has no mixture of its own
+    no_mixture = jax.tree.map(lambda _: None, mixture_struct)  # the server has none of its own
+    server_shared = {**parts.shared, "mixture": no_mixture}
     server_optimizer = optax.sgd(1.0) if server_optimizer is None else server_optimizer
     rates = {"base": None, "bank": bank_learning_rate, "mixture": mixture_learning_rate}
     preconditioner = (
@@ -116,7 +117,7 @@ def floral(
     )
 
     def server_values(server):
-        return {"base": server.base, "bank": server.bank, "mixture": None}
+        return {"base": server.base, "bank": server.bank, "mixture": no_mixture}
 
     def new_row(key, values, traits):
         logits = mixing.init(stream(key, "mixture"), num_adaptors, traits)
@@ -174,7 +175,7 @@ def floral(
     def init(key, params, stats):
         bank = init_bank(stream(key, "bank"), plan, num_adaptors)
         shared, _ = tree.split(
-            {"base": params, "bank": bank.trained, "mixture": None}, server_shared
+            {"base": params, "bank": bank.trained, "mixture": no_mixture}, server_shared
         )
         return FloralServer(
             base=params,
