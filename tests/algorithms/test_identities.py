@@ -30,7 +30,7 @@ def _gradient_steps(loss, values, batches, rate=RATE):
 
 def _mean(trees, weights):
     weights = np.asarray(weights, float) / np.sum(weights)
-    return jax.tree.map(lambda *leaves: sum(w * x for w, x in zip(weights, leaves)), *trees)
+    return jax.tree.map(lambda *leaves: np.tensordot(weights, leaves, axes=1), *trees)
 
 
 def _sizes(dataset):
@@ -273,13 +273,10 @@ def test_the_gradient_of_the_logits_is_the_weight_times_the_slope_towards_the_ad
         mixed = personal(weights)
         slope = jax.grad(client_loss)(mixed, batch)
 
-        def towards(c):
+        def towards(c, slope=slope, mixed=mixed):
             corner = personal(jax.nn.one_hot(c, 3))
             products = jax.tree.map(
-                lambda g, one, other: jnp.sum(g * (one - other)),
-                slope,
-                corner,
-                mixed,  # noqa: B023
+                lambda g, one, other: jnp.sum(g * (one - other)), slope, corner, mixed
             )
             return sum(jax.tree.leaves(products))
 
