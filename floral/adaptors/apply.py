@@ -51,10 +51,14 @@ class AdaptedModel(NamedTuple):
     Attributes:
       apply: see ``AdaptedApply``.
       methods: for every adapted leaf ``"fast"`` or ``"merged: <why>"``.
+      plan: which leaf has which adaptor.
+      params: structs of the model's params.
     """
 
     apply: AdaptedApply
     methods: dict[str, str]
+    plan: Plan
+    params: Params
 
 
 def adapted(
@@ -100,9 +104,9 @@ def adapted(
         made = jax.eval_shape(model.init, jax.random.key(0), batch)
         params = made[0] if params is None else params
         stats = made[1] if stats is None else stats
-    params, stats = jax.tree.map(_struct, (params, stats))
+    structs, stats_structs = jax.tree.map(_struct, (params, stats))
     evaluation, training = (
-        _refusals(_survey(model, plan, params, stats, batch, train), plan)
+        _refusals(_survey(model, plan, structs, stats_structs, batch, train), plan)
         for train in (False, True)
     )
     reasons = {path: f"{why} (in training)" for path, why in training.items()} | evaluation
@@ -140,7 +144,7 @@ def adapted(
         _check_met(met, fast)
         return outputs, stats
 
-    return AdaptedModel(apply=apply, methods=methods)
+    return AdaptedModel(apply=apply, methods=methods, plan=plan, params=structs)
 
 
 class _Meeting(NamedTuple):

@@ -3,10 +3,10 @@
 The delta of a kernel ``[*k, c_in, c_out]`` is ``α · Σ_m a[.., m] b[m, ..]`` with
 ``a [*ka, c_in, m]`` and ``b [*kb, m, c_out]``, where on every spatial axis at most one of the two
 is longer than 1. So convolving with a and then with b is convolving with the delta: stride,
-padding and dilation of an axis go with the factor that has the axis' extent. The kinds differ in
-who has which axis:
+padding and dilation of an axis go with the factor that has the axis' extent. The layouts differ
+in who has which axis:
 
-| kind | a | b | parameters per unit of rank |
+| layout | a | b | parameters per unit of rank |
 |---|---|---|---|
 | ``in`` | all axes | none | k c_in + c_out |
 | ``out``, ``reshaped`` | none | all axes | c_in + k c_out |
@@ -29,12 +29,12 @@ from floral.adaptors.rank import keep_first, rank_rule
 from floral.errors import SpecError
 from floral.typing import Array
 
-__all__ = ["KINDS", "conv"]
+__all__ = ["LAYOUTS", "conv"]
 
-KINDS = ("separable", "in", "out", "balanced", "filter_wise", "reshaped")
+LAYOUTS = ("separable", "in", "out", "balanced", "filter_wise", "reshaped")
 
 
-class _Layout(NamedTuple):
+class _Extents(NamedTuple):
     """Who has which axis: the extents of a and of b, and how many channels a unit of rank has."""
 
     a: tuple[int, ...]
@@ -44,7 +44,7 @@ class _Layout(NamedTuple):
 
 def conv(
     *,
-    kind: str = "separable",
+    layout: str = "separable",
     rank: int | None = None,
     budget: float | None = None,
     alpha: float = 1.0,
@@ -53,7 +53,7 @@ def conv(
     """Adapts a convolution kernel ``[*k, c_in, c_out]`` by two thin kernels.
 
     Args:
-      kind: who has which axis, see the module's table. ``separable`` gives the longer axis to the
+      layout: who has which axis, see the module's table. ``separable`` gives the longer axis to the
         side with fewer channels (of a square kernel, a has the first); with one spatial axis it
         is ``balanced``. ``reshaped`` is the matrix ``[c_in, k c_out]``, the same as ``out``.
       rank: the number of directions between the two.
@@ -67,35 +67,35 @@ def conv(
 
     Example:
       >>> kernel = jax.ShapeDtypeStruct((3, 3, 128, 512), jnp.float32)
-      >>> [conv(kind=kind, budget=0.1).rank(kernel) for kind in ("separable", "in", "out")]
+      >>> [conv(layout=layout, budget=0.1).rank(kernel) for layout in ("separable", "in", "out")]
       [30, 35, 12]
 
     Source: the FLoRAL paper (arXiv 2410.03497), section 3.2 and appendix G.1. Differs from its
     code, whose rank rule forgets the kernel's volume.
     """
-    check.one_of(KINDS, kind=kind)
+    check.one_of(LAYOUTS, layout=layout)
     check.one_of(INITS, init=init)
     check.positive(alpha=alpha)
     rule = rank_rule(rank=rank, budget=budget)
 
     def rank_of(leaf: jax.ShapeDtypeStruct) -> int:
         shape = tuple(leaf.shape)
-        layout = _layout(kind, shape)
-        rows = math.prod(layout.a) * shape[-2]
-        columns = math.prod(layout.b) * shape[-1]
-        largest = max(1, min(rows, columns) // layout.width)
-        return rule(shape, (rows + columns) * layout.width, largest)
+        extents = _extents(layout, shape)
+        rows = math.prod(extents.a) * shape[-2]
+        columns = math.prod(extents.b) * shape[-1]
+        largest = max(1, min(rows, columns) // extents.width)
+        return rule(shape, (rows + columns) * extents.width, largest)
 
     def make(key, leaf):
         shape = tuple(leaf.shape)
-        layout = _layout(kind, shape)
-        middle = rank_of(leaf) * layout.width
-        shapes = ((*layout.a, shape[-2], middle), (*layout.b, middle, shape[-1]))
-        fans = (math.prod(layout.a) * shape[-2], math.prod(layout.b) * shape[-1])
+        extents = _extents(layout, shape)
+        middle = rank_of(leaf) * extents.width
+        shapes = ((*extents.a, shape[-2], middle), (*extents.b, middle, shape[-1]))
+        fans = (math.prod(extents.a) * shape[-2], math.prod(extents.b) * shape[-1])
         return draw_pair(key, init, shapes, fans, leaf.dtype), ()
 
     def truncate(trained, rank):
-        width = trained["b"].shape[-1] if kind == "filter_wise" else 1
+        width = trained["b"].shape[-1] if layout == "filter_wise" else 1
         return {
             "a": keep_first(trained["a"], -1, rank * width),
             "b": keep_first(trained["b"], -2, rank * width),
@@ -114,36 +114,36 @@ def conv(
         apply=apply,
         supports=lambda op: op.kind == "conv",
         precondition=_precondition,
-        kind=f"conv {kind}",
+        kind=f"conv {layout}",
         rank=rank_of,
         truncate=truncate,
     )
 
 
-def _layout(kind: str, shape: tuple[int, ...]) -> _Layout:
+def _extents(layout: str, shape: tuple[int, ...]) -> _Extents:
     if len(shape) < 3:
         raise SpecError(f"conv needs a kernel [*spatial, c_in, c_out], got shape {shape}")
     *spatial, c_in, c_out = shape
     whole, none = tuple(spatial), (1,) * len(spatial)
-    if kind == "separable" and len(spatial) == 1:
-        kind = "balanced"
-    if kind == "balanced":
-        kind = "in" if c_in <= c_out else "out"
-    if kind == "in":
-        return _Layout(whole, none, 1)
-    if kind in ("out", "reshaped"):
-        return _Layout(none, whole, 1)
+    if layout == "separable" and len(spatial) == 1:
+        layout = "balanced"
+    if layout == "balanced":
+        layout = "in" if c_in <= c_out else "out"
+    if layout == "in":
+        return _Extents(whole, none, 1)
+    if layout in ("out", "reshaped"):
+        return _Extents(none, whole, 1)
     if len(spatial) != 2:
         raise SpecError(
-            f"conv {kind} splits two spatial axes, got {len(spatial)} in shape {shape}; "
-            "kind='balanced' fits any number"
+            f"conv {layout} splits two spatial axes, got {len(spatial)} in shape {shape}; "
+            "layout='balanced' fits any number"
         )
     first, second = (spatial[0], 1), (1, spatial[1])
-    if kind == "filter_wise":
-        return _Layout(first, second, c_out)
+    if layout == "filter_wise":
+        return _Extents(first, second, c_out)
     # The longer axis costs least on the side with fewer channels.
     swap = (spatial[0] - spatial[1]) * (c_out - c_in) < 0
-    return _Layout(second, first, 1) if swap else _Layout(first, second, 1)
+    return _Extents(second, first, 1) if swap else _Extents(first, second, 1)
 
 
 def _convolve_twice(op: Op, trained: dict[str, Array], scale: Array) -> Array:

@@ -7,7 +7,7 @@ import pytest
 from flax import linen as nn
 
 from floral.adaptors import Rule, conv, make_plan
-from floral.adaptors.conv import KINDS
+from floral.adaptors.conv import LAYOUTS
 from floral.errors import SpecError
 from floral.models.base import from_linen
 from floral.tree import num_parameters
@@ -24,10 +24,10 @@ def struct(*shape):
 
 
 @pytest.mark.parametrize(
-    ("kind", "rank"), [("separable", 30), ("in", 35), ("balanced", 35), ("out", 12)]
+    ("layout", "rank"), [("separable", 30), ("in", 35), ("balanced", 35), ("out", 12)]
 )
-def test_rank_by_budget_is_the_papers(kind, rank):
-    assert conv(kind=kind, budget=0.1).rank(struct(3, 3, 128, 512)) == rank
+def test_rank_by_budget_is_the_papers(layout, rank):
+    assert conv(layout=layout, budget=0.1).rank(struct(3, 3, 128, 512)) == rank
 
 
 @pytest.mark.parametrize("shape", [(3, 3, 4, 6), (5, 2, 4, 6), (2, 5, 4, 6), (5, 2, 6, 4)])
@@ -44,8 +44,10 @@ def test_parameters_per_unit_of_rank_are_those_of_the_table(shape):
         "filter_wise": (c_in * k1 + c_out * k2) * c_out,
     }
     given = {
-        kind: num_parameters(jax.eval_shape(conv(kind=kind, rank=1).init, KEY, struct(*shape))[0])
-        for kind in KINDS
+        layout: num_parameters(
+            jax.eval_shape(conv(layout=layout, rank=1).init, KEY, struct(*shape))[0]
+        )
+        for layout in LAYOUTS
     }
     assert given == expected
 
@@ -57,8 +59,8 @@ def test_a_square_separable_kernel_gives_a_the_first_axis():
 
 def test_delta_is_the_sum_over_the_middle_channels():
     shape = (3, 2, 4, 5)
-    for kind in KINDS:
-        adaptor = conv(kind=kind, rank=1, alpha=0.5)
+    for layout in LAYOUTS:
+        adaptor = conv(layout=layout, rank=1, alpha=0.5)
         trained, fixed = jax.eval_shape(adaptor.init, KEY, struct(*shape))
         trained = jax.tree.map(lambda x: normal(*x.shape), trained)
         a, b = (np.asarray(trained[name], np.float64) for name in "ab")
@@ -69,10 +71,10 @@ def test_delta_is_the_sum_over_the_middle_channels():
         np.testing.assert_allclose(adaptor.delta(trained, fixed), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_rank_masks_the_directions_beyond_it(kind):
-    adaptor = conv(kind=kind, rank=3 if kind != "filter_wise" else 1)
-    wide = conv(kind=kind, rank=2 if kind != "filter_wise" else 1)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_rank_masks_the_directions_beyond_it(layout):
+    adaptor = conv(layout=layout, rank=3 if layout != "filter_wise" else 1)
+    wide = conv(layout=layout, rank=2 if layout != "filter_wise" else 1)
     leaf = struct(3, 3, 4, 4)
     trained = jax.tree.map(lambda x: normal(*x.shape), jax.eval_shape(adaptor.init, KEY, leaf)[0])
     size = jax.eval_shape(wide.init, KEY, leaf)[0]["a"].shape[-1]
@@ -83,14 +85,18 @@ def test_rank_masks_the_directions_beyond_it(kind):
 
 
 class SixConvolutions(nn.Module):
-    """The same convolution once for every kind of adaptor, so that one program tests them all."""
+    """The same convolution once for every layout of adaptor, so that one program tests them all."""
 
     settings: dict
 
     @nn.compact
     def __call__(self, x):
-        kinds = [kind for kind in KINDS if len(self.settings["kernel_size"]) == 2 or kind in ONE_D]
-        return sum(nn.Conv(name=kind, **self.settings)(x) for kind in kinds)
+        kinds = [
+            layout
+            for layout in LAYOUTS
+            if len(self.settings["kernel_size"]) == 2 or layout in ONE_D
+        ]
+        return sum(nn.Conv(name=layout, **self.settings)(x) for layout in kinds)
 
 
 ONE_D = ("separable", "in", "out", "balanced", "reshaped")
@@ -99,8 +105,8 @@ ONE_D = ("separable", "in", "out", "balanced", "reshaped")
 def six_adaptors(model, batch):
     params, _ = jax.eval_shape(model.init, KEY, batch)
     rules = [
-        Rule(f".*/{kind}/kernel", conv(kind=kind, rank=1 if kind == "filter_wise" else 2))
-        for kind in params["params"]
+        Rule(f".*/{layout}/kernel", conv(layout=layout, rank=1 if layout == "filter_wise" else 2))
+        for layout in params["params"]
     ]
     return make_plan(rules, params)
 
@@ -170,8 +176,8 @@ def test_unusual_convolutions_are_merged(merged_is_factored, settings, reason):
     ("settings", "shape", "message"),
     [
         ({"rank": 1}, (8, 4), r"needs a kernel \[\*spatial, c_in, c_out\], got shape \(8, 4\)"),
-        ({"rank": 1, "kind": "filter_wise"}, (3, 4, 4), "splits two spatial axes, got 1"),
-        ({"rank": 1}, (3, 3, 3, 4, 4), "splits two spatial axes, got 3 .*kind='balanced'"),
+        ({"rank": 1, "layout": "filter_wise"}, (3, 4, 4), "splits two spatial axes, got 1"),
+        ({"rank": 1}, (3, 3, 3, 4, 4), "splits two spatial axes, got 3 .*layout='balanced'"),
         ({"rank": 13}, (3, 3, 4, 8), r"rank 13 is above 12"),
     ],
 )
@@ -182,4 +188,4 @@ def test_leaves_that_do_not_fit_are_named(settings, shape, message):
 
 def test_an_unknown_kind_is_refused():
     with pytest.raises(SpecError, match="did you mean 'separable'"):
-        conv(kind="separated", rank=1)
+        conv(layout="separated", rank=1)
