@@ -103,7 +103,9 @@ def _reported(work) -> int:
     for row in rows:
         table.add_row(*row)
     console = Console()
-    console.print(table, width=None if console.is_terminal else 140)
+    if not console.is_terminal:
+        console = Console(width=140)
+    console.print(table)
     print(f"report  {result.report}\nfigure  {result.figure}")
     return 0
 

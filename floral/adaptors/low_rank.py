@@ -135,7 +135,26 @@ def inverse_gram(gradient: Array, other: Array, epsilon: float) -> Array:
     dtype = jnp.promote_types(gradient.dtype, jnp.float32)
     gradient_, other = gradient.astype(dtype), other.astype(dtype)
     gram = other @ other.T + epsilon * jnp.eye(other.shape[0], dtype=dtype)
-    return jnp.linalg.solve(gram, gradient_).astype(gradient.dtype)
+    return (_inverse(gram) @ gradient_).astype(gradient.dtype)
+
+
+def _inverse(matrix: Array) -> Array:
+    """The inverse of a small symmetric positive definite matrix [R, R], by Gauss-Jordan steps.
+
+    In plain array operations: LAPACK's solvers are called once a local step and client on a CPU,
+    where starting their threads costs many times the arithmetic. Positive definite matrices need
+    no pivoting.
+    """
+    size = matrix.shape[0]
+
+    def eliminate(k, matrix):
+        here = jnp.arange(size) == k
+        column = matrix[:, k]
+        unit = jnp.where(here[None, :], here[:, None].astype(matrix.dtype), matrix)
+        row = unit[k] / matrix[k, k]
+        return jnp.where(here[:, None], row[None, :], unit - column[:, None] * row[None, :])
+
+    return jax.lax.fori_loop(0, size, eliminate, matrix)
 
 
 def _matrix_pair(

@@ -21,26 +21,34 @@ def assess(
       ``(numbers, table)``: numbers by group (``validation`` and ``test`` of the training
       population, ``unseen`` on test data, ``mixture``), table columns [N] or [N, C].
     """
-    dataset, simulator = experiment.dataset, experiment.simulator
-    table: dict[str, np.ndarray] = {"unseen": dataset.unseen}
+    dataset = experiment.dataset
+    seen, unseen = np.flatnonzero(~dataset.unseen), np.flatnonzero(dataset.unseen)
+    table: dict[str, np.ndarray] = {"client": np.arange(dataset.num_clients)}
+    table["unseen"] = dataset.unseen
     if "cluster" in dataset.traits:
         table["cluster"] = dataset.traits["cluster"]
     numbers: dict[str, Any] = {}
-    for split in ("validation", "test"):
-        if split not in dataset.splits or dataset.splits[split].max_size == 0:
+    # Validation chooses the best round, and unseen clients have no say in that.
+    for name, split, clients in (
+        ("validation", "validation", seen),
+        ("test", "test", seen),
+        ("unseen", "test", unseen),
+    ):
+        if not clients.size or split not in dataset.splits or not dataset.splits[split].max_size:
             continue
-        report = simulator.evaluate(state, split)
-        table["client"] = report.pop("client")
+        report = experiment.simulator.evaluate(state, split, clients)
         mixture = report.pop("mixture", None)
-        examples = report.pop("examples")
-        table[f"{split}_examples"] = examples
-        table |= {f"{split}_{name}": values for name, values in report.items()}
-        tested = examples > 0
-        numbers[split] = _summary(report, tested & ~dataset.unseen)
-        if split == "test" and (tested & dataset.unseen).any():
-            numbers["unseen"] = _summary(report, tested & dataset.unseen)
-        if mixture is not None:
-            table |= _mixture_columns(mixture)
+        tested = report["examples"] > 0
+        numbers[name] = {
+            metric: _summary(values[tested], largest_is_worst=metric == "loss")
+            for metric, values in report.items()
+            if metric not in ("client", "examples") and tested.any()
+        }
+        columns = {f"{split}_{metric}": values for metric, values in report.items()}
+        del columns[f"{split}_client"]
+        columns |= {} if mixture is None else _mixture_columns(mixture)
+        for column, values in columns.items():
+            _fill(table, column, clients, values)
     if any(name.startswith("mixture") for name in table):
         numbers["mixture"] = _mixture_numbers(table, dataset.unseen)
     return numbers, table
@@ -57,21 +65,25 @@ def score(numbers: dict[str, Any]) -> float | None:
     return validation.get("accuracy", {"mean": -validation["loss"]["mean"]})["mean"]
 
 
-def _summary(report: dict[str, np.ndarray], chosen: np.ndarray) -> dict[str, dict[str, float]]:
-    summary = {}
-    for name, values in report.items():
-        some = values[chosen].astype(float)
-        if some.size == 0:
-            continue
-        summary[name] = {
-            "mean": float(some.mean()),
-            "std": float(some.std()),
-            "worst_decile": worst_share(some, largest=name == "loss"),
-            "p10": float(np.quantile(some, 0.1)),
-            "p90": float(np.quantile(some, 0.9)),
-            "gini": gini(some),
-        }
-    return summary
+def _summary(values: np.ndarray, *, largest_is_worst: bool) -> dict[str, float]:
+    values = values.astype(float)
+    return {
+        "mean": float(values.mean()),
+        "std": float(values.std()),
+        "worst_decile": worst_share(values, largest=largest_is_worst),
+        "p10": float(np.quantile(values, 0.1)),
+        "p90": float(np.quantile(values, 0.9)),
+        "gini": gini(values),
+    }
+
+
+def _fill(table: dict[str, np.ndarray], column: str, clients: np.ndarray, values: np.ndarray):
+    """Writes some clients' values; the others' stay NaN (0 for counts) until they are written."""
+    if column not in table:
+        empty = np.nan if np.issubdtype(values.dtype, np.floating) else 0
+        shape = (len(table["client"]), *values.shape[1:])
+        table[column] = np.full(shape, empty, values.dtype)
+    table[column][clients] = values
 
 
 def _mixture_columns(mixture: Any) -> dict[str, np.ndarray]:

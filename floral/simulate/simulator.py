@@ -122,6 +122,7 @@ def make_simulator(
     context = client_context(data, zero, zero, jax.random.key(0), jnp.ones(()))
     download, upload = turn_structs(algorithm, server_struct, context, batch, batching)
 
+    @jax.jit
     def init(key: Key, params: Params | None = None) -> SimulationState:
         return _first_state(algorithm, uplink, server(key, params), data, upload.update, key)
 
