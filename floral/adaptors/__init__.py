@@ -5,7 +5,7 @@ client's personal model: `merge` defines it, `adapted` computes it without build
 """
 
 from floral.adaptors.additive import additive
-from floral.adaptors.apply import AdaptedModel, adapted
+from floral.adaptors.apply import AdaptedModel, adapt, adapted
 from floral.adaptors.bank import (
     add_adaptors,
     bank_parameters,
@@ -33,6 +33,7 @@ __all__ = [
     "PlanRow",
     "Rule",
     "Weights",
+    "adapt",
     "adapted",
     "add_adaptors",
     "additive",

@@ -10,7 +10,7 @@ does not understand costs speed and never correctness, and models of other libra
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -18,15 +18,16 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from floral.adaptors.bank import check_bank, merge_leaves, weights_at
-from floral.adaptors.base import Adaptor, Bank, Op, Plan, Weights
+from floral.adaptors.base import Adaptor, Bank, Op, Plan, Rule, Weights
 from floral.adaptors.ops import LEAF_NAMES, read_op
+from floral.adaptors.plan import make_plan
 from floral.adaptors.uses import count_uses
 from floral.errors import SpecError
 from floral.models.base import Model
 from floral.tree import map_with_path, paths
 from floral.typing import Batch, Key, Params, PyTree
 
-__all__ = ["AdaptedApply", "AdaptedModel", "adapted"]
+__all__ = ["AdaptedApply", "AdaptedModel", "adapt", "adapted"]
 
 
 class AdaptedApply(Protocol):
@@ -59,6 +60,29 @@ class AdaptedModel(NamedTuple):
     methods: dict[str, str]
     plan: Plan
     params: Params
+
+
+def adapt(model: Model, rules: Sequence[Rule], batch: Batch) -> AdaptedModel:
+    """The model with the adaptors that the rules give its leaves: `make_plan`, then `adapted`.
+
+    Args:
+      model: any model.
+      rules: which leaves are adapted and how; the first match decides.
+      batch: an example of its batches, arrays or ShapeDtypeStructs.
+
+    Raises:
+      SpecError: for a rule that decides nothing, or an adaptor that does not fit a leaf.
+
+    Example:
+      >>> from floral.adaptors import Rule, low_rank
+      >>> from floral.models.base import from_linen
+      >>> batch = {"x": jnp.ones((4, 3))}
+      >>> adapt(from_linen(nn.Dense(2)), [Rule(".*/kernel", low_rank(rank=1))], batch).methods
+      {'params/kernel': 'fast'}
+    """
+    structs = jax.tree.map(_struct, dict(batch))
+    params, stats = jax.eval_shape(model.init, jax.random.key(0), structs)
+    return adapted(model, make_plan(rules, params), structs, params=params, stats=stats)
 
 
 def adapted(

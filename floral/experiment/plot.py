@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["PALETTE", "MixturePanel", "comparison_figure"]
+__all__ = ["PALETTE", "ClientValues", "MixturePanel", "comparison_figure"]
 
 PALETTE = (
     "#0072B2",
@@ -34,9 +34,16 @@ class MixturePanel(NamedTuple):
     clusters: np.ndarray | None
 
 
+class ClientValues(NamedTuple):
+    """One number a client: those that trained, and those that never did."""
+
+    seen: np.ndarray
+    unseen: np.ndarray
+
+
 def comparison_figure(
     curves: Mapping[str, Mapping[str, np.ndarray]],
-    clients: Mapping[str, np.ndarray],
+    clients: Mapping[str, ClientValues],
     mixtures: MixturePanel | None,
     *,
     quantity: str,
@@ -44,7 +51,7 @@ def comparison_figure(
     """Three panels: learning curves, clients at the end, mixtures.
 
     Args:
-      curves: by method ``round``, and over clients ``mean``, ``p10``, ``p90``.
+      curves: by method ``round``, and over clients ``mean``.
       clients: by method one number a client, at the last round.
       mixtures: the third panel; None leaves it out.
       quantity: ``accuracy`` (shown in per cent) or ``loss``.
@@ -75,16 +82,10 @@ def _label(quantity: str) -> str:
 
 def _draw_curves(axes: Any, curves: Mapping[str, Any], colors: Any, quantity: str) -> None:
     for name, curve in curves.items():
-        rounds = curve["round"]
-        mean, low, high = (_scaled(curve[key], quantity) for key in ("mean", "p10", "p90"))
-        marker = "o" if len(rounds) < 3 else None
-        axes.plot(rounds, mean, color=colors[name], label=name, marker=marker)
-        axes.fill_between(rounds, low, high, color=colors[name], alpha=0.12, linewidth=0)
-    axes.set(
-        title="Learning: mean over clients, band 10th to 90th percentile",
-        xlabel="round",
-        ylabel=_label(quantity),
-    )
+        marker = "o" if len(curve["round"]) < 3 else None
+        mean = _scaled(curve["mean"], quantity)
+        axes.plot(curve["round"], mean, color=colors[name], label=name, marker=marker)
+    axes.set(title="Learning: mean over clients", xlabel="round", ylabel=_label(quantity))
     axes.title.set_fontsize(10)
     if quantity == "loss":
         axes.set_yscale("log")
@@ -92,19 +93,30 @@ def _draw_curves(axes: Any, curves: Mapping[str, Any], colors: Any, quantity: st
     axes.legend(fontsize=8)
 
 
-def _draw_clients(axes: Any, clients: Mapping[str, np.ndarray], colors: Any, quantity: str) -> None:
+def _draw_clients(
+    axes: Any, clients: Mapping[str, ClientValues], colors: Any, quantity: str
+) -> None:
     names = list(clients)
     for place, name in enumerate(names):
-        values = _scaled(np.sort(clients[name]), quantity)
-        spread = np.linspace(-0.28, 0.28, len(values)) if len(values) > 1 else np.zeros(1)
-        axes.scatter(place + spread, values, s=9, color=colors[name], alpha=0.6, linewidths=0)
-        axes.hlines(values.mean(), place - 0.36, place + 0.36, color=colors[name], linewidth=2.5)
-    axes.set(title="Last round: each dot a client, bar the mean", ylabel=_label(quantity))
+        seen, unseen = (_scaled(np.sort(values), quantity) for values in clients[name])
+        axes.scatter(_beside(place, len(seen)), seen, s=10, color=colors[name], linewidths=0)
+        axes.scatter(
+            _beside(place, len(unseen)), unseen, s=16, facecolors="none", edgecolors=colors[name]
+        )
+        axes.hlines(seen.mean(), place - 0.36, place + 0.36, color=colors[name], linewidth=2.5)
+    axes.set(
+        title="Last round: a dot a client (hollow: unseen in training), bar their mean",
+        ylabel=_label(quantity),
+    )
     axes.title.set_fontsize(10)
     axes.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=8)
     if quantity == "loss":
         axes.set_yscale("log")
     axes.grid(axis="y", alpha=0.3)
+
+
+def _beside(place: int, count: int) -> np.ndarray:
+    return place + (np.linspace(-0.28, 0.28, count) if count > 1 else np.zeros(count))
 
 
 def _draw_mixtures(figure: Any, axes: Any, panel: MixturePanel) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from floral.experiment import record
-from floral.experiment.plot import MixturePanel, comparison_figure
+from floral.experiment.plot import ClientValues, MixturePanel, comparison_figure
 from floral.experiment.yaml_file import write_atomically
 
 __all__ = ["table_rows", "write_report"]
@@ -101,7 +101,7 @@ def write_report(
 
 
 def _curve(place: Path) -> dict[str, np.ndarray]:
-    """``round`` and, of test accuracy or loss over clients, ``mean``, ``p10`` and ``p90``."""
+    """``round``, and the ``mean`` over clients of test accuracy or loss."""
     points = []
     for line in record.read_lines(place / "metrics.jsonl"):
         if "evaluation" in line:
@@ -110,7 +110,7 @@ def _curve(place: Path) -> dict[str, np.ndarray]:
                 points.append((line["round"], numbers.get("accuracy") or numbers["loss"]))
     return {
         "round": np.array([index for index, _ in points]),
-        **{key: np.array([p[key] for _, p in points]) for key in ("mean", "p10", "p90")},
+        "mean": np.array([numbers["mean"] for _, numbers in points]),
     }
 
 
@@ -122,12 +122,12 @@ def _last_table(place: Path) -> dict[str, np.ndarray]:
     return {name: table[name].to_numpy() for name in table.column_names}
 
 
-def _per_client(place: Path) -> np.ndarray:
-    """The last test accuracy (or loss) of every client of the training population."""
+def _per_client(place: Path) -> ClientValues:
+    """The last test accuracy (or loss) of every client."""
     table = _last_table(place)
     names = ("test_accuracy", "test_loss", "validation_accuracy", "validation_loss")
     name = next(name for name in names if name in table)
-    return table[name][~table["unseen"]]
+    return ClientValues(table[name][~table["unseen"]], table[name][table["unseen"]])
 
 
 def _mixtures(folders: Mapping[str, Path]) -> MixturePanel | None:
