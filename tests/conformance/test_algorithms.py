@@ -172,7 +172,7 @@ def _turn(case, population):
     return jax.jit(jax.vmap(one))(jnp.array([0, 1, 2]))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def uploads(case, population):
     (upload, _, metrics), context = _turn(case, population)
     return upload, metrics, jax.tree.map(lambda leaf: leaf[0], context)
