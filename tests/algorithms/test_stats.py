@@ -1,0 +1,107 @@
+"""Batch norm: the statistics travel beside the params, padding left out."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from floral import algorithms, data, losses, mixtures, models, simulate
+from floral.errors import SpecError
+
+LOCAL = algorithms.local_solver(optax.sgd, learning_rate=0.05)
+
+
+class Normed(nn.Module):
+    """A batch norm that counts its steps, then a dense layer."""
+
+    @nn.compact
+    def __call__(self, x, train=False, mask=None):
+        count = self.variable("counters", "steps", lambda: jnp.zeros((), jnp.int32))
+        if train:
+            count.value += 1
+        norm = nn.BatchNorm(use_running_average=not train, momentum=0.5)
+        mask = None if mask is None else jnp.broadcast_to(mask[:, None], x.shape)
+        return nn.Dense(2)(norm(x, mask=mask))
+
+
+def _model(mask=True):
+    return models.from_linen(Normed(), train_argument="train", mask=mask)
+
+
+@pytest.fixture(scope="module")
+def rounds(population):
+    model = _model()
+    algorithm = algorithms.fedavg(model, losses.squared_error, LOCAL)
+    sim = simulate.make_simulator(
+        algorithm, model, population, metrics={}, batching=data.batching(batch_size=8)
+    )
+    start = sim.init(jax.random.key(0))
+    return sim, start, sim.round(start)[0]
+
+
+def test_running_moments_are_averaged_by_examples(rounds, population):
+    """One step at momentum 0.5 from zero mean: each client uploads half its own mean."""
+    _, _, after = rounds
+    means = [population.client(k)["train"]["x"].mean(axis=0) for k in range(5)]
+    sizes = population.splits["train"].sizes
+    # Means of a few float32 numbers of order one. Were padding counted, they would be far off.
+    np.testing.assert_allclose(
+        after.server.stats["batch_stats"]["BatchNorm_0"]["mean"],
+        0.5 * np.average(means, axis=0, weights=sizes),
+        atol=1e-5,
+    )
+
+
+def test_integer_counters_are_never_averaged(rounds, population):
+    sim, _, after = rounds
+    assert int(after.server.stats["counters"]["steps"]) == 0
+    assert after.server.stats["counters"]["steps"].dtype == jnp.int32
+    assert sim.costs.uploaded_parameters == (3 + 3) + (3 * 2 + 2) + (3 + 3)
+
+
+def test_statistics_are_used_in_prediction(rounds):
+    sim, _, after = rounds
+    x = np.ones((2, 3), np.float32)
+    stats = jax.tree.map(lambda leaf: leaf + 1, after.server.stats)
+    shifted = after._replace(server=after.server._replace(stats=stats))
+    assert np.any(sim.predict(after, 0, x) != sim.predict(shifted, 0, x))
+
+
+def test_statistics_without_a_mask_are_refused(population):
+    model = _model(mask=False)
+    algorithm = algorithms.fedavg(model, losses.squared_error, LOCAL)
+    with pytest.raises(SpecError, match="examples that pad a batch would enter"):
+        simulate.make_simulator(algorithm, model, population, metrics={})
+
+
+def test_an_ensemble_refuses_statistics(population):
+    model = _model()
+    algorithm = algorithms.ensemble(
+        model,
+        losses.squared_error,
+        LOCAL,
+        mixtures.softmax(),
+        simulate.sample_batch(population),
+    )
+    with pytest.raises(SpecError, match="the model keeps statistics"):
+        simulate.make_simulator(algorithm, model, population, metrics={})
+
+
+def test_floral_averages_statistics_too(population, adapt, rounds):
+    model = _model()
+    adapted = adapt(model, kernel=".*Dense.*kernel", bias=".*Dense.*bias")
+    algorithm = algorithms.floral(
+        adapted, losses.squared_error, LOCAL, mixtures.softmax(), num_adaptors=2
+    )
+    sim = simulate.make_simulator(
+        algorithm, model, population, metrics={}, batching=data.batching(batch_size=8)
+    )
+    after, _ = sim.round(sim.init(jax.random.key(0)))
+    np.testing.assert_allclose(
+        after.server.stats["batch_stats"]["BatchNorm_0"]["mean"],
+        rounds[2].server.stats["batch_stats"]["BatchNorm_0"]["mean"],
+        atol=1e-6,
+    )
+    assert int(after.server.stats["counters"]["steps"]) == 0
