@@ -52,6 +52,7 @@ class Simulator(NamedTuple):
       lower: ``(state or its structs) -> jax.stages.Lowered`` of a round, to compile and inspect.
       costs: bytes and parameters for each client and round.
       chunk: clients side by side in a round.
+      data: the population on the device, which another method's simulator may share.
     """
 
     init: Callable[..., SimulationState]
@@ -63,6 +64,7 @@ class Simulator(NamedTuple):
     lower: Callable[[SimulationState], Any]
     costs: Costs
     chunk: int
+    data: DeviceData
 
 
 def sample_batch(dataset: FederatedDataset, *, size: int = 2) -> dict[str, Array]:
@@ -86,6 +88,7 @@ def make_simulator(
     walk: Walk | None = None,
     personalization: Personalization | None = None,
     evaluation_batch: int = 256,
+    data: DeviceData | None = None,
 ) -> Simulator:
     """Compiles an algorithm over a population.
 
@@ -100,6 +103,7 @@ def make_simulator(
       walk: how clients are executed; automatic if None.
       personalization: what unseen and stateless clients do before they predict; 20 steps if None.
       evaluation_batch: examples a client predicts at once.
+      data: the dataset on the device, where another simulator has put it already.
 
     Raises:
       SpecError: for parts that do not fit; shapes are traced here, before anything is compiled.
@@ -113,7 +117,7 @@ def make_simulator(
     if dataset.unseen.all():
         raise SpecError("every client is marked unseen; at least one must train")
 
-    data = on_device(dataset)
+    data = on_device(dataset) if data is None else data
     batch = sample_batch(dataset)
     max_sizes = {name: split.max_size for name, split in dataset.splits.items()}
     capacity = cohort.capacity(data.training.shape[0])
@@ -201,6 +205,7 @@ def make_simulator(
         lambda state: take_round.lower(state, data),
         costs,
         chunk,
+        data,
     )
 
 
