@@ -114,10 +114,10 @@ def _built(arguments: argparse.Namespace):
     from floral.experiment.build import build
     from floral.experiment.config import methods, read
 
-    dataset = None
+    first = None
     for name, config in methods(read(arguments.config, arguments.overrides)).items():
-        experiment = build(config, dataset=dataset)
-        dataset = experiment.dataset
+        experiment = build(config, like=first)
+        first = first or experiment
         yield name, experiment
 
 

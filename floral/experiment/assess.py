@@ -39,10 +39,12 @@ def assess(
         report = experiment.simulator.evaluate(state, split, clients)
         mixture = report.pop("mixture", None)
         tested = report["examples"] > 0
+        if not tested.any():
+            continue
         numbers[name] = {
             metric: _summary(values[tested], largest_is_worst=metric == "loss")
             for metric, values in report.items()
-            if metric not in ("client", "examples") and tested.any()
+            if metric not in ("client", "examples")
         }
         columns = {f"{split}_{metric}": values for metric, values in report.items()}
         del columns[f"{split}_client"]

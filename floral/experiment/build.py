@@ -67,20 +67,21 @@ def build_dataset(config: Mapping[str, Any]) -> FederatedDataset:
 def build(
     config: Mapping[str, Any],
     *,
-    dataset: FederatedDataset | None = None,
+    like: "Experiment | None" = None,
     chunk: int | None = None,
 ) -> Experiment:
     """Every part of a method's experiment; shapes are traced, nothing is trained or compiled.
 
     Args:
       config: one method's whole config, as ``methods`` gives it.
-      dataset: the population, if it is at hand.
+      like: another experiment; where its data are this one's too, they are shared.
       chunk: clients side by side, as decided when the run began; None decides now.
 
     Raises:
       FloralError: naming the part that does not fit.
     """
-    dataset = build_dataset(config) if dataset is None else dataset
+    shared = like if like is not None and like.config["data"] == config["data"] else None
+    dataset = build_dataset(config) if shared is None else shared.dataset
     loss_name, loss = _loss(config["loss"], dataset)
     model = _model(config, dataset)
     batch = sample_batch(dataset)
@@ -120,6 +121,7 @@ def build(
         walk=walk if chunk is None else make_walk(walk="chunk", chunk=chunk),
         personalization=evaluation.personalization,
         evaluation_batch=evaluation.batch_size,
+        data=None if shared is None else shared.simulator.data,
     )
     return Experiment(
         config=config,

@@ -30,8 +30,11 @@ def save(folder: Path, state: SimulationState, *, keep: int) -> None:
     """Saves the state under its round, and drops all but the ``keep`` latest."""
     import orbax.checkpoint as ocp
 
+    taken = int(state.round)
+    if latest_round(folder) == taken:
+        return
     with _manager(folder, keep) as manager:
-        manager.save(int(state.round), args=ocp.args.StandardSave(_saved(state)), force=True)
+        manager.save(taken, args=ocp.args.StandardSave(_saved(state)), force=True)
 
 
 def latest_round(folder: Path) -> int | None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import platform
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,21 +13,16 @@ import jax
 from floral.errors import ConfigError, DataError
 from floral.experiment.build import Experiment
 
-__all__ = ["check_environment", "describe_environment"]
+__all__ = ["check_config", "check_data", "describe_environment"]
 
 _PACKAGES = ("floral", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def describe_environment(experiment: Experiment) -> dict[str, Any]:
     """As ``environment.json`` has it; ``config`` is a digest of all that changes results."""
-    meaning = {
-        key: value
-        for key, value in experiment.config.items()
-        if key not in ("rounds", "execution", "checkpoint")
-    }
     device = jax.devices()[0]
     return {
-        "config": hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest(),
+        "config": _digest(experiment.config),
         "data": experiment.dataset.fingerprint,
         "chunk": experiment.simulator.chunk,
         "device": f"{device.platform}: {device.device_kind}",
@@ -36,20 +32,36 @@ def describe_environment(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def check_environment(saved: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
-    """Refuses to go on with another config or other data.
+def check_config(saved: Mapping[str, Any], config: Mapping[str, Any], folder: Path) -> None:
+    """Refuses to go on with another config.
 
     Raises:
       ConfigError: if the config was changed in more than its rounds, walk or checkpoints.
-      DataError: if the data are not those of the run's beginning.
     """
-    if saved["config"] != now["config"]:
+    if saved["config"] != _digest(config):
         raise ConfigError(
             f"{folder / 'config.yaml'}: the config is not the one this run began with; only "
             "rounds, execution and checkpoint may change; start a new run for anything else"
         )
+
+
+def check_data(saved: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+    """Refuses to go on with other data.
+
+    Raises:
+      DataError: if the data are not those of the run's beginning.
+    """
     if saved["data"] != now["data"]:
         raise DataError(
             f"{folder}: the data have fingerprint {now['data'][:12]}, the run began with "
             f"{saved['data'][:12]}; a run goes on only with the data it began with"
         )
+
+
+def _digest(config: Mapping[str, Any]) -> str:
+    meaning = {
+        key: value
+        for key, value in config.items()
+        if key not in ("rounds", "execution", "checkpoint")
+    }
+    return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()

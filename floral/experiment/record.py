@@ -26,6 +26,7 @@ __all__ = [
     "append_lines",
     "client_tables",
     "cut_back",
+    "cut_lines",
     "new_folder",
     "read_json",
     "read_lines",
@@ -35,15 +36,23 @@ __all__ = [
 
 
 def new_folder(parent: Path, name: str) -> Path:
-    """A folder that did not exist: ``name``, or ``name-2``, ``name-3``, … if it is taken."""
-    parent.mkdir(parents=True, exist_ok=True)
+    """A folder that did not exist: ``name``, or ``name-2``, ``name-3``, … if it is taken.
+
+    Raises:
+      ConfigError: if the name is none for a folder, or none can be made there.
+    """
+    if name in ("", ".", "..") or Path(name).name != name:
+        raise ConfigError(f"name: expected the name of a folder, got {name!r}; its parent is out")
     count = 1
     while True:
         folder = parent / (name if count == 1 else f"{name}-{count}")
         try:
+            parent.mkdir(parents=True, exist_ok=True)
             folder.mkdir()
             return folder
-        except FileExistsError:
+        except OSError as error:
+            if not folder.exists():
+                raise ConfigError(f"out: cannot make the folder {folder}: {error}") from error
             count += 1
 
 
@@ -75,19 +84,34 @@ def append_lines(path: Path, lines: list[dict[str, Any]]) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Every whole JSON line; a torn last line, as a kill may leave, is left out."""
+    """Every whole JSON line; a torn last line, as a kill may leave, is left out.
+
+    Raises:
+      ConfigError: if another line is damaged.
+    """
     if not path.is_file():
         return []
-    text = path.read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    lines = []
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+        if line.endswith(b"\n"):
+            try:
+                lines.append(json.loads(line))
+            except ValueError as error:
+                raise ConfigError(f"{path}: line {number} is damaged: {error}") from error
+    return lines
 
 
-def cut_back(folder: Path, last_round: int) -> None:
-    """Takes back what was recorded after a round, so that a resumed run records it again."""
+def cut_lines(folder: Path, last_round: int) -> None:
+    """Takes back the lines of all rounds after one."""
     for name in ("metrics.jsonl", "timing.jsonl"):
         lines = read_lines(folder / name)
         kept = [line for line in lines if line["round"] <= last_round]
         write_atomically(folder / name, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def cut_back(folder: Path, last_round: int) -> None:
+    """Takes back what was recorded after a round, so that a resumed run records it again."""
+    cut_lines(folder, last_round)
     for table, round_index in client_tables(folder).items():
         if round_index > last_round:
             table.unlink()

@@ -14,7 +14,7 @@ from floral.errors import ConfigError
 from floral.experiment import checkpoint, record
 from floral.experiment.assess import assess, score
 from floral.experiment.build import Experiment
-from floral.experiment.environment import check_environment, describe_environment
+from floral.experiment.environment import check_config, check_data, describe_environment
 from floral.simulate import SimulationState
 from floral.typing import PyTree
 
@@ -100,7 +100,9 @@ def run_method(
     checkpoints = folder / "checkpoints"
     environment = describe_environment(experiment)
     if (folder / "environment.json").is_file():
-        check_environment(record.read_json(folder / "environment.json"), environment, folder)
+        saved = record.read_json(folder / "environment.json")
+        check_config(saved, experiment.config, folder)
+        check_data(saved, environment, folder)
     else:
         record.write_json(folder / "environment.json", environment)
     begun = checkpoint.latest_round(checkpoints)
@@ -110,41 +112,57 @@ def run_method(
         struct = jax.eval_shape(lambda: start_state(experiment))
         state = checkpoint.restore(checkpoints, begun, struct)
     record.cut_back(folder, begun or 0)
-    return _Loop(experiment, folder, tick).run(state)
+    return _Loop(experiment, folder, tick, state).run()
 
 
 class _Loop:
-    """One session of a run: what it has yet to write, and when it was written last."""
+    """One session of a run: where it stands, what it has yet to write, when it wrote last."""
 
-    def __init__(self, experiment: Experiment, folder: Path, tick: Tick | None):
+    def __init__(
+        self, experiment: Experiment, folder: Path, tick: Tick | None, state: SimulationState
+    ):
         self.experiment = experiment
         self.folder = folder
         self.tick = tick
+        self.state = state
+        self.saved = int(state.round)
         self.lines: list[dict[str, Any]] = []
         self.times: list[dict[str, Any]] = []
         self.clock = time.perf_counter()
 
-    def run(self, state: SimulationState) -> dict[str, Any]:
-        rounds = self.experiment.rounds
-        taken = int(state.round)
+    def run(self) -> dict[str, Any]:
         try:
-            while taken < rounds:
-                state, sums = self.experiment.simulator.round(state)
-                taken += 1
-                line = _train_line(taken, jax.tree.map(np.asarray, sums))
-                if self._due(taken, self.experiment.evaluation.every):
-                    numbers, table = assess(self.experiment, state)
-                    state = _keep_best(state, score(numbers))
-                    line["evaluation"] = numbers
-                    record.write_clients(self.folder, taken, table)
-                self._note(taken, line)
-                if self._due(taken, self._checkpoint_every):
-                    self._save(state)
+            while int(self.state.round) < self.experiment.rounds:
+                self._round()
         except KeyboardInterrupt:
-            if int(state.round) == len(record.read_lines(self._metrics)) + len(self.lines):
-                self._save(state)
+            self._save_what_is_done()
             raise Interrupted(str(self.folder)) from None
-        return self._summarize(state)
+        return self._summarize(self.state)
+
+    def _round(self) -> None:
+        state, sums = self.experiment.simulator.round(self.state)
+        taken = int(state.round)
+        line = _train_line(taken, jax.tree.map(np.asarray, sums))
+        if self._due(taken, self.experiment.evaluation.every):
+            numbers, table = assess(self.experiment, state)
+            state = _keep_best(state, score(numbers))
+            line["evaluation"] = numbers
+            record.write_clients(self.folder, taken, table)
+        self._note(taken, line)
+        self.state = state  # only now is the round done: stopped before, it is taken again
+        if self.tick is not None:
+            self.tick(taken, line)
+        if self._due(taken, self._checkpoint_every):
+            self._save()
+
+    def _save_what_is_done(self) -> None:
+        """After an interrupt, which may have come at any line above, also amid a save."""
+        done = int(self.state.round)
+        record.cut_lines(self.folder, self.saved)
+        self.lines = [line for line in self.lines if line["round"] <= done]
+        self.times = [line for line in self.times if line["round"] <= done]
+        if done > self.saved:
+            self._save()
 
     @property
     def _metrics(self) -> Path:
@@ -162,16 +180,15 @@ class _Loop:
         self.times.append({"round": taken, "seconds": now - self.clock})
         self.clock = now
         self.lines.append(line)
-        if self.tick is not None:
-            self.tick(taken, line)
 
-    def _save(self, state: SimulationState) -> None:
+    def _save(self) -> None:
         """First the lines, then the state: what a checkpoint knows is always recorded."""
         record.append_lines(self._metrics, self.lines)
         record.append_lines(self.folder / "timing.jsonl", self.times)
-        self.lines, self.times = [], []
         keep = self.experiment.checkpointing.keep
-        checkpoint.save(self.folder / "checkpoints", state, keep=keep)
+        checkpoint.save(self.folder / "checkpoints", self.state, keep=keep)
+        self.saved = int(self.state.round)
+        self.lines, self.times = [], []
 
     def _summarize(self, state: SimulationState) -> dict[str, Any]:
         evaluations = {
@@ -180,12 +197,12 @@ class _Loop:
             if "evaluation" in line
         }
         seconds = [line["seconds"] for line in record.read_lines(self.folder / "timing.jsonl")]
-        best = int(state.best.round) if state.best else None
+        best = int(state.best.round) if state.best else 0  # 0: nothing was ever validated
         summary = {
             "rounds": self.experiment.rounds,
             "seed": self.experiment.config["seed"],
             "last": evaluations[self.experiment.rounds],
-            "best": None if best is None else {"round": best, **evaluations[best]},
+            "best": {"round": best, **evaluations[best]} if best else None,
             "costs": self.experiment.simulator.costs._asdict(),
             "seconds": sum(seconds),
         }

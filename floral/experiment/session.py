@@ -4,7 +4,7 @@ A run with one method is one folder. A comparison is a folder with a run folder 
 each resumable by itself, and a report and a figure over all of them.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,8 +13,8 @@ import jax
 
 from floral.errors import ConfigError
 from floral.experiment import checkpoint, record
-from floral.experiment.build import Experiment, build, build_dataset
-from floral.experiment.config import methods, read
+from floral.experiment.build import Experiment, build
+from floral.experiment.config import methods, read, start_folder
 from floral.experiment.overrides import parse
 from floral.experiment.progress import Progress, Silent
 from floral.experiment.report import write_report
@@ -62,14 +62,11 @@ def run(
       Interrupted: after Ctrl-C; ``resume`` goes on.
     """
     resolved = read(config, overrides)
-    unfolded = methods(resolved)
-    dataset = build_dataset(next(iter(unfolded.values())))
-    for method in unfolded.values():  # what does not fit is said before anything is trained
-        build(method, dataset=dataset if _same_data(method, unfolded) else None)
+    experiments = _build_all(methods(resolved))  # what does not fit is said before a folder exists
     stem = "run" if isinstance(config, Mapping) else Path(config).stem
     folder = record.new_folder(Path(out), name or stem)
     write_atomically(folder / "config.yaml", dump(resolved))
-    return resume(folder, progress=progress)
+    return _carry_on(folder, resolved, experiments, progress)
 
 
 def resume(
@@ -93,29 +90,54 @@ def resume(
             raise ConfigError(
                 f"{text!r}: a resumed run takes rounds=… alone; start a new run for anything else"
             )
-    resolved = read(load(folder / "config.yaml"), overrides)
+    resolved = read(load(folder / "config.yaml"), overrides, folder=folder)
     if overrides:
         write_atomically(folder / "config.yaml", dump(resolved))
+    unfolded = methods(resolved, folder=folder)
+    folders = _method_folders(folder, resolved)
+    waiting = {
+        name: config
+        for name, config in unfolded.items()
+        if not _finished(folders[name], config["rounds"])
+    }
+    chunks = {name: _chunk(folders[name]) for name in waiting}
+    return _carry_on(folder, resolved, _build_all(waiting, chunks), progress)
+
+
+def _build_all(
+    unfolded: Mapping[str, Mapping[str, Any]], chunks: Mapping[str, int | None] | None = None
+) -> dict[str, Experiment]:
+    """Every method's parts; methods on the same data as the first share them."""
+    experiments: dict[str, Experiment] = {}
+    first = None
+    for name, config in unfolded.items():
+        experiments[name] = build(config, like=first, chunk=(chunks or {}).get(name))
+        first = first or experiments[name]
+    return experiments
+
+
+def _carry_on(
+    folder: Path,
+    resolved: Mapping[str, Any],
+    experiments: Mapping[str, Experiment],
+    progress: Progress | None,
+) -> Result:
+    """Runs what is not finished, in order, and reports on all methods."""
     progress = Silent() if progress is None else progress
-    unfolded = methods(resolved)
-    folders = _method_folders(folder, resolved, unfolded)
-    dataset = None
+    folders = _method_folders(folder, resolved)
     summaries: dict[str, dict[str, Any]] = {}
     with progress:
-        for name, config in unfolded.items():
-            place = folders[name]
-            if _finished(place, config["rounds"]):
+        for name, place in folders.items():
+            if name not in experiments:
                 summaries[name] = record.read_json(place / "summary.json")
                 continue
-            place.mkdir(exist_ok=True)
+            experiment = experiments[name]
             if place != folder:
-                write_atomically(place / "config.yaml", dump(config))
-            if dataset is None or not _same_data(config, unfolded):
-                dataset = build_dataset(config)
-            experiment = build(config, dataset=dataset, chunk=_chunk(place))
+                place.mkdir(exist_ok=True)
+                write_atomically(place / "config.yaml", dump(dict(experiment.config)))
             begun = checkpoint.latest_round(place / "checkpoints") or 0
             progress.start(name, experiment, begun)
-            source = _source(config["start_from"], folder)
+            source = _source(experiment.config["start_from"], folder)
             summaries[name] = run_method(experiment, place, source=source, tick=progress.tick)
             progress.finish(name, summaries[name])
     report, figure = write_report(folder, summaries, folders)
@@ -131,7 +153,7 @@ def load_run(folder: str | PathLike[str]) -> tuple[Experiment, Any]:
     folder = Path(folder)
     if not (folder / "config.yaml").is_file():
         raise ConfigError(f"{folder}: no run folder, it has no config.yaml")
-    unfolded = methods(read(load(folder / "config.yaml")))
+    unfolded = methods(read(load(folder / "config.yaml"), folder=folder), folder=folder)
     if len(unfolded) > 1:
         known = ", ".join(str(folder / name) for name in unfolded)
         raise ConfigError(f"{folder} holds several methods; name one: {known}")
@@ -144,15 +166,9 @@ def load_run(folder: str | PathLike[str]) -> tuple[Experiment, Any]:
     return experiment, checkpoint.restore(folder / "checkpoints", last, struct)
 
 
-def _method_folders(
-    folder: Path, resolved: Mapping[str, Any], unfolded: Iterable[str]
-) -> dict[str, Path]:
+def _method_folders(folder: Path, resolved: Mapping[str, Any]) -> dict[str, Path]:
     alone = not resolved.get("compare")
-    return {name: folder if alone else folder / name for name in unfolded}
-
-
-def _same_data(config: Mapping[str, Any], unfolded: Mapping[str, Mapping[str, Any]]) -> bool:
-    return config["data"] == next(iter(unfolded.values()))["data"]
+    return {name: folder if alone else folder / name for name in methods(resolved, folder=folder)}
 
 
 def _finished(place: Path, rounds: int) -> bool:
@@ -168,11 +184,5 @@ def _chunk(place: Path) -> int | None:
 
 def _source(start_from: str | None, folder: Path) -> PyTree:
     """The server that a run starts from; None to start from the beginning."""
-    if start_from is None:
-        return None
-    sibling = folder / start_from
-    if not sibling.is_dir():
-        sibling = folder.parent / start_from
-    place = sibling if (sibling / "config.yaml").is_file() else Path(start_from)
-    _, state = load_run(place)
-    return state.server
+    place = None if start_from is None else start_folder(start_from, folder)
+    return None if place is None else load_run(place)[1].server
