@@ -12,7 +12,7 @@ __all__ = ["main"]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit status: 0 done, 1 refused, 130 stopped by Ctrl-C."""
-    arguments = _parser().parse_args(argv)
+    arguments = _arguments(_parser(), argv)
     from floral.errors import FloralError
 
     if "" not in sys.path:
@@ -25,6 +25,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("floral: stopped", file=sys.stderr)
         return 130
+
+
+def _arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """As ``parse_args`` gives them, but overrides may follow an option, where argparse has done
+    with them."""
+    arguments, rest = parser.parse_known_args(argv)
+    overrides = getattr(arguments, "overrides", None)
+    if rest and (overrides is None or any(text.startswith("-") for text in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        arguments.overrides = [*overrides, *rest]
+    return arguments
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -111,20 +123,16 @@ def _reported(work) -> int:
 
 
 def _built(arguments: argparse.Namespace):
-    from floral.experiment.build import build
-    from floral.experiment.config import methods, read
+    from floral.experiment.config import read
+    from floral.experiment.prepare import build_all
 
-    first = None
-    for name, config in methods(read(arguments.config, arguments.overrides)).items():
-        experiment = build(config, like=first)
-        first = first or experiment
-        yield name, experiment
+    return build_all(read(arguments.config, arguments.overrides))
 
 
 def _check(arguments: argparse.Namespace) -> int:
     from floral.experiment.inspect import trace
 
-    for name, experiment in _built(arguments):
+    for name, experiment in _built(arguments).items():
         trace(experiment)
         print(f"{name}: ok")
     return 0
@@ -133,14 +141,14 @@ def _check(arguments: argparse.Namespace) -> int:
 def _describe(arguments: argparse.Namespace) -> int:
     from floral.experiment.inspect import described
 
-    print(described(dict(_built(arguments))))
+    print(described(_built(arguments)))
     return 0
 
 
 def _plan(arguments: argparse.Namespace) -> int:
     from floral.experiment.inspect import planned
 
-    print(planned(dict(_built(arguments))))
+    print(planned(_built(arguments)))
     return 0
 
 
