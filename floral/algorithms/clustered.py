@@ -74,6 +74,8 @@ def ensemble(
       SpecError: when initialised, for a model with statistics (batch norm).
     """
     check.positive_int(num_models=num_models)
+    if mixture_learning_rate is not None:
+        check.non_negative(mixture_learning_rate=mixture_learning_rate)
     server_optimizer = optax.sgd(1.0) if server_optimizer is None else server_optimizer
     optimizers = {
         "models": local.optimizer(None),

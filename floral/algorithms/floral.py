@@ -112,6 +112,8 @@ def floral(
     server_shared = {**parts.shared, "mixture": no_mixture}
     server_optimizer = optax.sgd(1.0) if server_optimizer is None else server_optimizer
     rates = {"base": None, "bank": bank_learning_rate, "mixture": mixture_learning_rate}
+    given = {f"{part}_learning_rate": rate for part, rate in rates.items() if rate is not None}
+    check.non_negative(**given)
     preconditioner = (
         None if precondition_epsilon is None else precondition(plan, epsilon=precondition_epsilon)
     )
