@@ -1,6 +1,6 @@
 """Figures from tables: nothing is computed here but places on the page."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -87,8 +87,7 @@ def _draw_curves(axes: Any, curves: Mapping[str, Any], colors: Any, quantity: st
         axes.plot(curve["round"], mean, color=colors[name], label=name, marker=marker)
     axes.set(title="Learning: mean over clients", xlabel="round", ylabel=_label(quantity))
     axes.title.set_fontsize(10)
-    if quantity == "loss":
-        axes.set_yscale("log")
+    _set_scale(axes, quantity, [curve["mean"] for curve in curves.values()])
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
 
@@ -103,16 +102,23 @@ def _draw_clients(
         axes.scatter(
             _beside(place, len(unseen)), unseen, s=16, facecolors="none", edgecolors=colors[name]
         )
-        axes.hlines(seen.mean(), place - 0.36, place + 0.36, color=colors[name], linewidth=2.5)
+        if len(seen):
+            axes.hlines(seen.mean(), place - 0.36, place + 0.36, color=colors[name], linewidth=2.5)
     axes.set(
         title="Last round: a dot a client (hollow: unseen in training), bar their mean",
         ylabel=_label(quantity),
     )
     axes.title.set_fontsize(10)
     axes.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=8)
-    if quantity == "loss":
-        axes.set_yscale("log")
+    _set_scale(axes, quantity, [np.concatenate(values) for values in clients.values()])
     axes.grid(axis="y", alpha=0.3)
+
+
+def _set_scale(axes: Any, quantity: str, drawn: Sequence[np.ndarray]) -> None:
+    """Losses on a log scale, where there are any: a run may evaluate nothing, or diverge."""
+    values = np.concatenate(drawn)
+    if quantity == "loss" and np.any(np.isfinite(values) & (values > 0)):
+        axes.set_yscale("log")
 
 
 def _beside(place: int, count: int) -> np.ndarray:

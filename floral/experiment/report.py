@@ -123,11 +123,13 @@ def _last_table(place: Path) -> dict[str, np.ndarray]:
 
 
 def _per_client(place: Path) -> ClientValues:
-    """The last test accuracy (or loss) of every client."""
+    """The last test accuracy (or loss) of every client that was evaluated."""
     table = _last_table(place)
     names = ("test_accuracy", "test_loss", "validation_accuracy", "validation_loss")
-    name = next(name for name in names if name in table)
-    return ClientValues(table[name][~table["unseen"]], table[name][table["unseen"]])
+    nothing = np.full(len(table["unseen"]), np.nan)
+    values = next((table[name] for name in names if name in table), nothing)
+    tested = ~np.isnan(values)
+    return ClientValues(values[tested & ~table["unseen"]], values[tested & table["unseen"]])
 
 
 def _mixtures(folders: Mapping[str, Path]) -> MixturePanel | None:
