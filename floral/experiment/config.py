@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable, Mapping
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from floral.errors import ConfigError
@@ -12,21 +11,17 @@ from floral.experiment.overrides import override
 from floral.experiment.places import EXPERIMENT, SCHEMA, TOP_LEVEL
 from floral.experiment.yaml_file import load
 
-__all__ = ["main_method", "methods", "read", "start_folder"]
+__all__ = ["main_method", "methods", "read"]
 
 
 def read(
-    config: str | PathLike[str] | Mapping[str, Any],
-    overrides: Iterable[str] = (),
-    *,
-    folder: Path | None = None,
+    config: str | PathLike[str] | Mapping[str, Any], overrides: Iterable[str] = ()
 ) -> dict[str, Any]:
     """A config with its parents and overrides, checked as a whole, defaults not written out.
 
     Args:
       config: a YAML file, or a mapping as a file would have it.
       overrides: as on the command line, ``algorithm.num_adaptors=8``.
-      folder: the run folder that the config is read back from.
 
     Raises:
       ConfigError: with one line for each thing that is wrong, in any of the compared methods.
@@ -34,7 +29,7 @@ def read(
     mapping = dict(config) if isinstance(config, Mapping) else load(config)
     mapping = override(mapping, overrides, known=TOP_LEVEL)
     SCHEMA.validate(EXPERIMENT, mapping, where="")
-    methods(mapping, folder=folder)
+    methods(mapping)
     return mapping
 
 
@@ -43,12 +38,8 @@ def main_method(config: Mapping[str, Any]) -> str:
     return str(config["algorithm"]["kind"]).rpartition(":")[2]
 
 
-def methods(config: Mapping[str, Any], *, folder: Path | None = None) -> dict[str, dict[str, Any]]:
+def methods(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Each method's own whole config by name, defaults written out; the config's own first.
-
-    Args:
-      config: as ``read`` gives it.
-      folder: the run folder it is read back from; a method may start from a folder beside it.
 
     Raises:
       ConfigError: if a method's config is wrong.
@@ -73,36 +64,10 @@ def methods(config: Mapping[str, Any], *, folder: Path | None = None) -> dict[st
         where = f"compare.{name}" if name in (config.get("compare") or {}) else ""
         whole = SCHEMA.validate(EXPERIMENT, mapping, where=where)
         _check_numbers(whole, f"{where}." if where else "")
-        _check_start(name, whole["start_from"], checked, where, folder)
         if whole["data"]["seed"] is None:
             whole["data"]["seed"] = whole["seed"]
         checked[name] = {key: value for key, value in whole.items() if key != "compare"}
     return checked
-
-
-def start_folder(start_from: str, folder: Path | None = None) -> Path | None:
-    """The run folder that a method starts from; None if there is none yet.
-
-    Args:
-      start_from: the name of another method of the comparison, or a run folder.
-      folder: the run folder of the comparison, or of the method itself.
-    """
-    beside = [] if folder is None else [folder / start_from, folder.parent / start_from]
-    places = [*beside, Path(start_from)]
-    return next((place for place in places if (place / "config.yaml").is_file()), None)
-
-
-def _check_start(
-    name: str, start: str | None, earlier: Mapping[str, Any], where: str, folder: Path | None
-) -> None:
-    if start is None or start in earlier or start_folder(start, folder) is not None:
-        return
-    known = ", ".join(earlier) or "none"
-    place = f"{where}.start_from" if where else "start_from"
-    raise ConfigError(
-        f"{place}: {start!r} is neither a method that comes before {name!r} (there is {known}) "
-        "nor a run folder"
-    )
 
 
 def _check_numbers(whole: Mapping[str, Any], prefix: str) -> None:

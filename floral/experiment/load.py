@@ -1,0 +1,68 @@
+"""A run folder read back: its config, its parts and its last saved state."""
+
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from floral.check import did_you_mean
+from floral.errors import ConfigError
+from floral.experiment import checkpoint, record
+from floral.experiment.build import Experiment, build
+from floral.experiment.config import methods, read
+from floral.experiment.run import start_state
+from floral.experiment.yaml_file import load
+
+__all__ = ["load_run", "saved_chunk", "saved_config", "start_folder"]
+
+
+def load_run(folder: str | PathLike[str]) -> tuple[Experiment, Any]:
+    """A run's parts and its last saved state, to predict, evaluate or export with.
+
+    Raises:
+      ConfigError: if the folder has no checkpoint.
+    """
+    folder = Path(folder)
+    unfolded = methods(saved_config(folder))
+    if len(unfolded) > 1:
+        known = ", ".join(str(folder / name) for name in unfolded)
+        raise ConfigError(f"{folder} holds several methods; name one: {known}")
+    (config,) = unfolded.values()
+    last = checkpoint.latest_round(folder / "checkpoints")
+    if last is None:
+        raise ConfigError(f"{folder}: the run has no checkpoint yet")
+    experiment = build(config, chunk=saved_chunk(folder))
+    struct = jax.eval_shape(lambda: start_state(experiment))
+    return experiment, checkpoint.restore(folder / "checkpoints", last, struct)
+
+
+def saved_config(folder: Path, *overrides: str) -> dict[str, Any]:
+    """The config of a run folder.
+
+    Raises:
+      ConfigError: if there is none; names the nearest run folder.
+    """
+    if not (folder / "config.yaml").is_file():
+        beside = folder.parent.glob("*/config.yaml") if folder.parent.is_dir() else []
+        hint = did_you_mean(folder, [str(found.parent) for found in sorted(beside)])
+        raise ConfigError(f"{folder}: no run folder, it has no config.yaml{hint}")
+    return read(load(folder / "config.yaml"), overrides)
+
+
+def saved_chunk(folder: Path) -> int | None:
+    """How clients were walked when the run began, so that it goes on bit for bit."""
+    path = folder / "environment.json"
+    return record.read_json(path)["chunk"] if path.is_file() else None
+
+
+def start_folder(start_from: str, folder: Path | None = None) -> Path | None:
+    """The run folder that a method starts from; None if there is none.
+
+    Args:
+      start_from: the name of another method of the comparison, or a run folder.
+      folder: the folder of the comparison, or of one of its methods.
+    """
+    beside = [] if folder is None else [folder / start_from, folder.parent / start_from]
+    places = [*beside, Path(start_from)]
+    return next((place for place in places if (place / "config.yaml").is_file()), None)
