@@ -207,3 +207,32 @@ def test_a_plan_without_adaptors_is_refused(population, network):
     local = algorithms.local_solver(optax.sgd, learning_rate=0.1)
     with pytest.raises(SpecError, match="at least one adapted leaf"):
         algorithms.floral(empty, losses.squared_error, local, mixtures.softmax())
+
+
+@pytest.mark.parametrize("stateful", [True, False])
+def test_a_newcomer_fits_its_mixture_to_the_frozen_model(
+    stateful, build, simulator, after, population, network, adapt, near
+):
+    """Three steps of gradient descent on the logits, from zero; base and bank stand still."""
+    steps = data.batching(batch_size=7, steps=3, shuffle=False)
+    algorithm = build("floral", stateful=stateful)
+    unseen = np.array([False, False, True, False, False])
+    sim = simulator(
+        algorithm,
+        population._replace(unseen=unseen),
+        personalization=simulate.Personalization(steps),
+    )
+    state = after(sim, 3)
+    bank, plan = adaptors.Bank(state.server.bank, state.server.fixed), adapt(network).plan
+    batch = population.client(2)["train"]
+
+    @jax.jit
+    @jax.grad
+    def gradient(logits):
+        params = adaptors.merge(state.server.base, bank, jax.nn.softmax(logits), plan)
+        return losses.squared_error(network.apply(params, (), batch)[0], batch).mean()
+
+    logits = jnp.zeros(2)
+    for _ in range(3):
+        logits = logits - 0.1 * gradient(logits)
+    near(sim.client(state, 2)["mixture"], logits)

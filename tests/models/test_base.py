@@ -215,15 +215,17 @@ def test_dropout_draws_from_the_key_in_training_and_not_at_all_in_evaluation():
     assert np.any(outputs(seed=1, train=True) != outputs())
 
 
-def test_a_model_with_dropout_trains_and_its_rounds_differ_by_key_alone(population, same):
+def test_a_model_with_dropout_trains_on_other_masks_every_round(population, same):
     model = models.from_linen(Dropped(), train_argument="train")
     algorithm = algorithms.fedavg(model, losses.squared_error, LOCAL)
     sim = simulate.make_simulator(algorithm, model, population, metrics={}, batching=BATCHING)
     state = sim.init(jax.random.key(0))
     same(sim.round(state)[0], sim.round(state)[0])
-    other = sim.round(state._replace(key=jax.random.key(1)))[0]
-    kernels = [s.server.params["params"]["Dense_0"]["kernel"] for s in (sim.round(state)[0], other)]
-    assert np.any(kernels[0] != kernels[1])
+    for other in (state._replace(key=jax.random.key(1)), state._replace(round=state.round + 1)):
+        kernels = [
+            sim.round(s)[0].server.params["params"]["Dense_0"]["kernel"] for s in (state, other)
+        ]
+        assert np.any(kernels[0] != kernels[1])
 
 
 @pytest.mark.parametrize(

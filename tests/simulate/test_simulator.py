@@ -99,9 +99,18 @@ def test_rounds_draw_apart_and_cohorts_are_without_repetition(build, simulator):
     assert set().union(*cohorts) == set(range(5))
 
 
-def test_metrics_are_sums_over_the_cohort(sim, population, network, near):
-    state = sim.init(jax.random.key(0))
-    _, sums = sim.round(state)
+def test_examples_come_in_a_fresh_order_every_round_if_shuffled(build, simulator):
+    for shuffle in (True, False):
+        batching = data.batching(batch_size=2, shuffle=shuffle)
+        ordered = simulator(build("fedavg"), batching=batching)
+        state = ordered.init(jax.random.key(0))
+        later = state._replace(round=state.round + 1)
+        ends = [jax.tree.leaves(ordered.round(s)[0].server) for s in (state, later)]
+        assert any(np.any(a != b) for a, b in zip(*ends, strict=True)) == shuffle
+
+
+def test_metrics_are_sums_over_the_cohort(sim):
+    _, sums = sim.round(sim.init(jax.random.key(0)))
     assert int(sums["examples"]) == 23
     assert int(sums["cohort"]) == 5
 
