@@ -1,0 +1,83 @@
+"""A config that runs in a second, and what it leaves when no one interrupts it."""
+
+import copy
+
+import jax
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+import floral
+
+BASE = {
+    "rounds": 10,
+    "data": {
+        "source": {
+            "kind": "synthetic_linear",
+            "clients": 6,
+            "train": 6,
+            "validation": 2,
+            "test": 2,
+            "dimension": 3,
+            "outputs": 2,
+        },
+        "unseen": 2,
+    },
+    "model": {"kind": "linear"},
+    "adaptors": [{"match": ".*/kernel", "kind": "low_rank", "rank": 1}],
+    "algorithm": {"kind": "floral", "num_adaptors": 2},
+    "local": {"kind": "sgd", "learning_rate": 0.1, "batch_size": 3},
+    "cohort": {"kind": "fixed", "size": 3},
+    "evaluate": {"every": 2, "personalize_steps": 2},
+}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def compiled(tmp_path_factory):
+    """Where programs are kept once compiled: every run builds the same few anew."""
+    folder = tmp_path_factory.mktemp("compiled")
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    compilation_cache.reset_cache()  # JAX looks only once whether there is one
+    yield folder
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory):
+    """The path of 60 tiny images of three classes."""
+    path = tmp_path_factory.mktemp("images") / "images.npz"
+    labels = np.arange(60) % 3
+    noise = np.random.default_rng(0).standard_normal((60, 8, 8, 1))
+    np.savez(path, x=(noise + labels[:, None, None, None]).astype(np.float32), y=labels)
+    return str(path)
+
+
+@pytest.fixture
+def config():
+    """``(**changes of top-level keys) -> config`` of six clients of two clusters, ten rounds."""
+    return lambda **changes: copy.deepcopy({**BASE, **changes})
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory, compiled):
+    """The result of ten rounds without an interruption."""
+    return floral.run(copy.deepcopy(BASE), out=tmp_path_factory.mktemp("whole"), name="run")
+
+
+@pytest.fixture(scope="session")
+def kept():
+    """``(folder) -> contents`` of all that must be the same however often a run was interrupted."""
+    import pyarrow.parquet
+
+    def columns(path):
+        table = pyarrow.parquet.read_table(path)
+        return {name: table[name].to_numpy().tobytes() for name in table.column_names}
+
+    def read(folder):
+        tables = sorted((folder / "clients").glob("*.parquet"))
+        metrics = (folder / "metrics.jsonl").read_bytes()
+        return {"metrics": metrics, **{path.name: columns(path) for path in tables}}
+
+    return read
