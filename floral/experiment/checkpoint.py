@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from floral.errors import ConfigError
 from floral.simulate import SimulationState
@@ -69,7 +71,16 @@ def restore(folder: Path, round_index: int, like: SimulationState) -> Simulation
             f"{place}: the checkpoint is damaged or of another experiment ({reason}); delete that "
             "folder to go on from the checkpoint before it, or from the start"
         ) from error
-    return like._replace(**found)
+    return like._replace(**jax.tree.map(_uncommitted, found))
+
+
+def _uncommitted(leaf: jax.Array) -> jax.Array:
+    """The array free to move, as a run's own are: one tied to its device, as orbax gives it, would
+    compile every function a second time."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        data = jnp.asarray(np.asarray(jax.random.key_data(leaf)))
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    return jnp.asarray(np.asarray(leaf))
 
 
 def _saved(state: SimulationState) -> dict[str, Any]:
