@@ -31,11 +31,12 @@ def _arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> a
     """As ``parse_args`` gives them, but overrides may follow an option, where argparse has done
     with them."""
     arguments, rest = parser.parse_known_args(argv)
+    if not rest:
+        return arguments
     overrides = getattr(arguments, "overrides", None)
-    if rest and (overrides is None or any(text.startswith("-") for text in rest)):
+    if overrides is None or any(text.startswith("-") for text in rest):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if rest:
-        arguments.overrides = [*overrides, *rest]
+    arguments.overrides = [*overrides, *rest]
     return arguments
 
 
