@@ -9,6 +9,7 @@ import pytest
 from floral import adaptors, algorithms, data, losses, mixtures, models, simulate, tree
 from floral.algorithms.parts import by_part, roles
 from floral.errors import SpecError
+from floral.uplink import uplink, weighted_mean
 
 KERNEL, BIAS = "params/Dense_0/kernel", "params/Dense_0/bias"
 VALUES = {
@@ -236,3 +237,37 @@ def test_a_newcomer_fits_its_mixture_to_the_frozen_model(
     for _ in range(3):
         logits = logits - 0.1 * gradient(logits)
     near(sim.client(state, 2)["mixture"], logits)
+
+
+def test_adaptors_are_averaged_by_the_mixtures_that_clients_end_with(build, simulator, near):
+    algorithm = build("floral", mixture_learning_rate=1.0)
+    reducer = weighted_mean()
+    seen = []
+
+    def fold_finish(sums):
+        reduced = reducer.fold.finish(sums)
+        jax.debug.callback(lambda weight: seen.append(np.asarray(weight)), reduced.weight["bank"])
+        return reduced
+
+    spy = reducer._replace(fold=reducer.fold._replace(finish=fold_finish))
+    sim = simulator(algorithm, uplink=uplink(reduce=spy))
+    state, _ = sim.round(sim.init(jax.random.key(0)))
+    jax.effects_barrier()
+    ended = jax.nn.softmax(state.table["client"]["mixture"])
+    near(seen[0], np.array([4.0, 1, 7, 4, 7]) @ np.asarray(ended))
+    assert abs(seen[0][0] - seen[0][1]) > 1e-3  # no longer the uniform start
+
+
+def test_a_factor_is_preconditioned_by_its_frozen_partner(build, simulator, population, near):
+    """FFA-LoRA's b alone, one full-batch step on one client: b moves by (aᵀ a + ε)⁻¹ aᵀ G."""
+    algorithm = build("floral", num_adaptors=1, train=["bank/**/b"], precondition_epsilon=0.5)
+    alone = data.from_clients([population.client(2)], traits={"cluster": np.array([0])})
+    sim = simulator(algorithm, alone, batching=data.batching(batch_size=7, shuffle=False))
+    before = sim.init(jax.random.key(0))
+    after, _ = sim.round(before)
+    dense, batch = before.server.base["params"]["Dense_0"], alone.client(0)["train"]
+    error = batch["x"] @ np.asarray(dense["kernel"]) + np.asarray(dense["bias"]) - batch["y"]
+    slope = 2 / error.size * batch["x"].T @ error
+    a = np.asarray(before.server.bank[KERNEL]["a"][0])
+    step = a.T @ slope / (np.square(a).sum() + 0.5)
+    near(after.server.bank[KERNEL]["b"][0], np.float32(-0.1 * step))
