@@ -233,5 +233,7 @@ def _read_npz(path: str) -> dict[str, np.ndarray]:
 
 def _existing(path: Path) -> Path:
     if not path.is_file():
-        raise DataError(f"no data file at {str(path)!r}")
+        beside = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
+        hint = check.did_you_mean(path, [str(file) for file in beside if file.is_file()])
+        raise DataError(f"no data file at {str(path)!r}{hint}")
     return path

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from floral.check import did_you_mean
 from floral.errors import ConfigError, FloralError
 from floral.experiment import checkpoint
 from floral.experiment.build import Experiment, build
@@ -84,6 +85,6 @@ def _check_start(
         known = ", ".join(earlier) or "none"
         raise ConfigError(
             f"start_from: {start!r} is neither a method that comes before {name!r} (there is "
-            f"{known}) nor a run folder"
+            f"{known}) nor a run folder{did_you_mean(start, earlier)}"
         )
     jax.eval_shape(lambda server: start_state(experiment, server), source)

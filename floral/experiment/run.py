@@ -68,7 +68,7 @@ def _adopt(server: Any, source: Any) -> Any:
     """The server with every model part that the source has too; optimizer states stay new."""
     parts = ("base", "bank", "fixed", "models", "params", "stats", "active")
     shared = [part for part in parts if hasattr(server, part) and hasattr(source, part)]
-    if not shared:
+    if not {"base", "bank", "models", "params"} & set(shared):
         raise ConfigError(
             f"start_from: a {type(source).__name__} has no part that a "
             f"{type(server).__name__} could start from"

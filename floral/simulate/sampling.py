@@ -39,7 +39,7 @@ def fixed(*, size: int | None = None, fraction: float | None = None) -> Sampler:
     """
     if (size is None) == (fraction is None):
         raise SpecError(
-            f"cohort: give either size or fraction, got size = {size} and fraction = {fraction}"
+            f"give either size or fraction, got size = {size} and fraction = {fraction}"
         )
     if size is not None:
         check.positive_int(size=size)
