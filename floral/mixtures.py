@@ -199,7 +199,12 @@ def entropy(weights: Array | np.ndarray) -> Array:
 
 
 def sharpness(weights: np.ndarray, *, above: float = 0.8) -> float:
-    """The share of clients that put more than ``above`` on one adaptor; weights [N, C]."""
+    """The share of clients that put nearly all their weight on one adaptor.
+
+    Args:
+      weights: [N, C] mixtures.
+      above: what "nearly all" is.
+    """
     return float(np.mean(np.max(np.asarray(weights), axis=1) > above))
 
 

@@ -68,7 +68,12 @@ class Simulator(NamedTuple):
 
 
 def sample_batch(dataset: FederatedDataset, *, size: int = 2) -> dict[str, Array]:
-    """A batch of zeros with the shapes and dtypes of the training data; ``mask`` all True."""
+    """A batch of zeros with the shapes and dtypes of the training data; ``mask`` all True.
+
+    Args:
+      dataset: whose shapes.
+      size: examples in the batch.
+    """
     examples = dataset.splits["train"].examples
     batch = {
         name: jnp.zeros((size, *array.shape[1:]), array.dtype) for name, array in examples.items()

@@ -1,0 +1,84 @@
+"""The promise: every public name of the package, written down so that a change of it shows."""
+
+import importlib
+import inspect
+
+import pytest
+
+import floral
+
+PUBLIC = {
+    "floral": """
+        adaptors algorithms data load_run losses metrics mixtures models resume run simulate uplink
+    """,
+    "floral.adaptors": """
+        AdaptedModel Adaptor Bank Op Plan PlanRow Rule Weights adapt adapted add_adaptors additive
+        bank_parameters concatenate conv embedding format_table init_bank low_rank make_plan merge
+        permute plan_table precondition remove_adaptors select truncate weights_at
+    """,
+    "floral.algorithms": """
+        Context Download FederatedAlgorithm LocalSolver Reduced Upload as_local ensemble fedavg
+        floral local_adaptor local_solver solve
+    """,
+    "floral.data": """
+        Batching FederatedDataset Partition Partitioner Shift Source Split SyntheticTask arrays
+        batching blocks digits dirichlet federate federated from_clients from_dataset from_npz
+        gather huggingface idx iid label_clusters label_shift load_partition natural noise none npz
+        num_steps permute quantity_skew rotate save_partition saved shards split_clients
+        synthetic_linear synthetic_mlp tfds
+    """,
+    "floral.errors": "ConfigError DataError FloralError PrivacyError SpecError",
+    "floral.losses": "cross_entropy squared_error",
+    "floral.metrics": "Metric accuracy from_per_example gini jain top_k_accuracy worst_share",
+    "floral.mixtures": "Mixing agreement entropy known per_layer sharpness softmax top_k",
+    "floral.models": "Model cnn from_equinox from_function from_linen from_nnx linear mlp",
+    "floral.simulate": """
+        Costs Personalization Sampler SimulationState Simulator Walk fixed full make_simulator
+        sample_batch walk
+    """,
+    "floral.uplink": "Fold Reducer Uplink clip uplink weighted_mean",
+}
+NAMES = [(module, name) for module, names in PUBLIC.items() for name in names.split()]
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_the_public_names_are_those_written_here(module):
+    assert sorted(importlib.import_module(module).__all__) == sorted(PUBLIC[module].split())
+
+
+def test_every_public_folder_is_listed():
+    folders = {
+        f"floral.{name}" for name in floral.__all__ if inspect.ismodule(getattr(floral, name))
+    }
+    assert folders | {"floral", "floral.errors"} == set(PUBLIC)
+
+
+@pytest.mark.parametrize(("module", "name"), NAMES, ids=[".".join(name) for name in NAMES])
+def test_every_public_name_resolves_and_is_documented(module, name):
+    value = getattr(importlib.import_module(module), name)
+    if inspect.isclass(value) or inspect.isfunction(value) or inspect.ismodule(value):
+        said = value.__doc__ or ""
+        # What a NamedTuple says by itself is its signature.
+        assert said.strip()
+        assert not said.startswith(f"{name}(")
+
+
+@pytest.mark.parametrize(("module", "name"), NAMES, ids=[".".join(name) for name in NAMES])
+def test_the_arguments_of_public_functions_are_documented(module, name):
+    """Keyword-only arguments, that is: they are what a config sets."""
+    value = getattr(importlib.import_module(module), name)
+    if not inspect.isfunction(value):
+        return
+    settings = [
+        given.name
+        for given in inspect.signature(value).parameters.values()
+        if given.kind is inspect.Parameter.KEYWORD_ONLY
+    ]
+    missing = [setting for setting in settings if f"{setting}:" not in (value.__doc__ or "")]
+    assert not missing
+
+
+def test_names_that_are_not_public_do_not_resolve():
+    with pytest.raises(AttributeError, match="module 'floral' has no attribute 'session'"):
+        floral.session  # noqa: B018
+    assert set(floral.__all__) <= set(dir(floral))
