@@ -158,10 +158,10 @@ def _schema(arguments: argparse.Namespace) -> int:
 
     from floral import check
     from floral.experiment import places
-    from floral.experiment.describe import json_schema, listing
+    from floral.experiment.describe import config_schema, listing
 
     if arguments.area is None:
-        print(json.dumps(json_schema(places.SCHEMA, places.EXPERIMENT), indent=2))
+        print(json.dumps(config_schema(places.SCHEMA, places.EXPERIMENT), indent=2))
         return 0
     areas = {area.name: area for area in places.AREAS}
     check.one_of(areas, area=arguments.area)

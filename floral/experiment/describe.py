@@ -7,7 +7,22 @@ from floral.experiment.annotations import show
 from floral.experiment.forms import Area, Form, Place, Section
 from floral.experiment.schema import Schema
 
-__all__ = ["json_schema", "listing"]
+__all__ = ["config_schema", "json_schema", "listing"]
+
+
+def config_schema(schema: Schema, whole: Section) -> dict[str, Any]:
+    """The JSON Schema of a config file: as ``json_schema``, and it may extend another file.
+
+    What a file must say may then be said by the other one.
+    """
+    made = json_schema(schema, whole)
+    extends = {"type": "string", "description": "a file, beside this one, that this one changes."}
+    return {
+        **made,
+        "properties": {"extends": extends, **made["properties"]},
+        "required": [],
+        "anyOf": [{"required": ["extends"]}, {"required": made["required"]}],
+    }
 
 
 def json_schema(schema: Schema, whole: Section) -> dict[str, Any]:
