@@ -8,7 +8,7 @@ Source: Almansoori, Horváth, Takáč, "Collaborative and Efficient Personalizat
 Adaptors", section 5.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -25,10 +25,12 @@ __all__ = [
     "agreement",
     "entropy",
     "known",
+    "matching",
     "per_layer",
     "sharpness",
     "softmax",
     "top_k",
+    "traits_check",
 ]
 
 _LARGEST = 1e30  # logits are clipped to ±this, so that infinities cannot become inf - inf = NaN
@@ -44,11 +46,14 @@ class Mixing(NamedTuple):
         structure, non-negative, summing to one over the active adaptors.
       refresh: ``(logits, losses [n, C], active, round) -> logits`` from the losses of each adaptor
         alone on the client's own training examples; None if logits only follow their gradient.
+      check_traits: ``({name: [N, ...]}, C) -> None``: raises SpecError, on the host, for clients
+        whose traits cannot give a mixture; None if any will do.
     """
 
     init: Callable[[Key, int, Any], PyTree]
     weights: Callable[..., PyTree]
     refresh: Callable[[PyTree, Array, Array, Array | int], PyTree] | None = None
+    check_traits: Callable[[Mapping[str, Any], int], None] | None = None
 
 
 def _zeros(key: Key, num_adaptors: int, traits: Any) -> Array:
@@ -76,12 +81,14 @@ def softmax(
       temperature: divides the logits; below one sharpens, above one flattens.
       noise: while training, uniform [0, noise) numbers are added to the logits (1.0 in the
         authors' code, none in the paper).
-      floor: the least weight of an active adaptor (0.01 in the authors' code, none in the paper).
+      floor: smaller weights of active adaptors are raised to it (0.01 in the authors' code, none
+        in the paper), wherever weights are used: in training, prediction and averaging.
       renormalize: whether floored weights are scaled back to sum to one; the authors' code does
         not, so that a one-hot client gets (1, .01, .01, .01).
 
     Raises:
-      SpecError: for a temperature that is not positive, negative noise, or a floor outside [0, 1].
+      SpecError: for a temperature that is not positive, negative noise, or a floor outside [0, 1];
+        when initialised, for a floor above 1/C, which would make all weights equal.
 
     Example:
       >>> mixing = softmax()
@@ -93,6 +100,14 @@ def softmax(
     check.non_negative(noise=noise)
     check.in_range(0.0, 1.0, floor=floor)
 
+    def init(key, num_adaptors, traits):
+        if floor * num_adaptors > 1:
+            raise SpecError(
+                f"softmax: a floor of {floor} leaves nothing to mix over {num_adaptors} adaptors; "
+                f"at most {1 / num_adaptors:.3g} fits"
+            )
+        return _zeros(key, num_adaptors, traits)
+
     def weights(logits, *, active, round=0, train=False, key=None):
         if train and noise and key is not None:
             logits = logits + noise * jax.random.uniform(key, logits.shape)
@@ -102,7 +117,7 @@ def softmax(
             mixture = mixture / mixture.sum() if renormalize else mixture
         return mixture
 
-    return Mixing(init=_zeros, weights=weights)
+    return Mixing(init=init, weights=weights)
 
 
 def top_k(*, k: int = 1, temperature: float = 1.0) -> Mixing:
@@ -142,7 +157,8 @@ def known(*, trait: str = "cluster") -> Mixing:
       trait: the client trait that holds its cluster (an integer below C) or its weights [C].
 
     Raises:
-      SpecError: when initialised, if clients have no such trait.
+      SpecError: when initialised, if clients have no such trait; when a population is simulated,
+        for a client whose trait names no adaptor.
     """
 
     def init(key, num_adaptors, traits):
@@ -160,7 +176,26 @@ def known(*, trait: str = "cluster") -> Mixing:
     def weights(logits, *, active, round=0, train=False, key=None):
         return jax.lax.stop_gradient(_softmax(logits, active))
 
-    return Mixing(init=init, weights=weights)
+    def check_traits(traits, num_adaptors):
+        given = np.asarray(traits.get(trait, np.zeros(0, int)))
+        if given.ndim == 1:
+            wrong = np.flatnonzero((given < 0) | (given >= num_adaptors))
+            expected = f"one of the {num_adaptors} adaptors, 0 to {num_adaptors - 1}"
+        else:
+            wrong = np.flatnonzero((given < 0).any(-1) | ~np.isclose(given.sum(-1), 1.0))
+            expected = "weights of at least 0 that sum to 1"
+            if given.shape[1:] != (num_adaptors,):
+                raise SpecError(
+                    f"known: the trait {trait!r} has shape {given.shape}, expected one number or "
+                    f"{num_adaptors} weights a client"
+                )
+        if wrong.size:
+            raise SpecError(
+                f"known: client {wrong[0]} has {trait} {given[wrong[0]].tolist()}, expected "
+                f"{expected}"
+            )
+
+    return Mixing(init=init, weights=weights, check_traits=check_traits)
 
 
 def per_layer(mixing: Mixing, prefixes: Sequence[str]) -> Mixing:
@@ -190,7 +225,15 @@ def per_layer(mixing: Mixing, prefixes: Sequence[str]) -> Mixing:
             for prefix, layer_key in zip(prefixes, keys, strict=True)
         }
 
-    return Mixing(init=init, weights=weights)
+    return Mixing(init=init, weights=weights, check_traits=mixing.check_traits)
+
+
+def traits_check(mixing: Mixing, num_adaptors: int) -> Callable[[Mapping[str, Any]], None] | None:
+    """The mixing's ``check_traits`` for a bank of C adaptors; None if any traits will do."""
+    check_traits = mixing.check_traits
+    if check_traits is None:
+        return None
+    return lambda traits: check_traits(traits, num_adaptors)
 
 
 def entropy(weights: Array | np.ndarray) -> Array:
@@ -208,22 +251,40 @@ def sharpness(weights: np.ndarray, *, above: float = 0.8) -> float:
     return float(np.mean(np.max(np.asarray(weights), axis=1) > above))
 
 
-def agreement(weights: np.ndarray, clusters: np.ndarray) -> float:
-    """The share of clients whose largest weight names their true cluster.
-
-    Adaptors are matched to clusters by the one-to-one assignment that agrees best, since their
-    numbering means nothing.
+def matching(weights: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """Which cluster each adaptor stands for: the one-to-one assignment that agrees best, since the
+    adaptors' numbering means nothing.
 
     Args:
       weights: [N, C] mixtures.
       clusters: [N] true clusters, integers from 0.
 
-    Example:
-      >>> agreement(np.eye(2)[[1, 1, 0, 0]], np.array([0, 0, 1, 1]))
-      1.0
+    Returns:
+      [C] integers; -1 for an adaptor without a cluster of its own.
     """
     chosen = np.argmax(np.asarray(weights), axis=1)
     counts = np.zeros((np.shape(weights)[1], int(np.max(clusters)) + 1), int)
     np.add.at(counts, (chosen, clusters), 1)
     rows, columns = linear_sum_assignment(-counts)
-    return float(counts[rows, columns].sum() / len(chosen))
+    cluster_of = np.full(counts.shape[0], -1)
+    cluster_of[rows] = columns
+    return cluster_of
+
+
+def agreement(
+    weights: np.ndarray, clusters: np.ndarray, *, cluster_of: np.ndarray | None = None
+) -> float:
+    """The share of clients whose largest weight names their true cluster.
+
+    Args:
+      weights: [N, C] mixtures.
+      clusters: [N] true clusters, integers from 0.
+      cluster_of: [C], as ``matching`` gives it for other clients: newcomers are judged by what the
+        adaptors stand for already. None matches these clients themselves.
+
+    Example:
+      >>> agreement(np.eye(2)[[1, 1, 0, 0]], np.array([0, 0, 1, 1]))
+      1.0
+    """
+    cluster_of = matching(weights, clusters) if cluster_of is None else cluster_of
+    return float(np.mean(cluster_of[np.argmax(np.asarray(weights), axis=1)] == clusters))

@@ -26,9 +26,11 @@ class FederatedAlgorithm(NamedTuple):
       personalize: ``(key, server, client, batches, context) -> client``: what a stateless or an
         unseen client does, on training examples alone, before it predicts.
       predict: ``(server, client, batch) -> outputs`` of this client's own model.
-      export: ``(server, client) -> params`` of that model as one plain params tree; None where
-        outputs are mixed and no single set of params exists.
+      export: ``(server, client) -> params`` of that model as one plain params tree (its statistics,
+        if any, are the server's); None where outputs are mixed and no one set of params exists.
       mixture: ``(server, client) -> [C]`` or ``{path prefix: [C]}``; None without mixtures.
+      check_traits: ``({name: [N, ...]}) -> None``: raises SpecError, on the host, for a population
+        that the algorithm cannot serve; None if any will do.
     """
 
     init: Callable[[Key, Params, PyTree], Any]
@@ -42,3 +44,4 @@ class FederatedAlgorithm(NamedTuple):
     predict: Callable[[Any, PyTree, Batch], Any]
     export: Callable[[Any, PyTree], Params] | None = None
     mixture: Callable[[Any, PyTree], PyTree] | None = None
+    check_traits: Callable[[Any], None] | None = None

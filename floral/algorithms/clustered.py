@@ -16,7 +16,7 @@ from floral.algorithms.local import LocalSolver, solve
 from floral.algorithms.parts import by_part
 from floral.algorithms.server import guarded_step
 from floral.errors import SpecError
-from floral.mixtures import Mixing
+from floral.mixtures import Mixing, traits_check
 from floral.models.base import Model
 from floral.random import stream
 from floral.tree import subtract
@@ -190,4 +190,5 @@ def ensemble(
             server.models, mixture(server, client), batch
         ),
         mixture=mixture,
+        check_traits=traits_check(mixing, num_models),
     )

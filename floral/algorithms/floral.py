@@ -23,7 +23,7 @@ from floral.algorithms.parts import by_part, roles
 from floral.algorithms.server import guarded_step, init_stack, step_stack
 from floral.algorithms.stats import average_stats, stats_update
 from floral.errors import SpecError
-from floral.mixtures import Mixing, per_layer
+from floral.mixtures import Mixing, per_layer, traits_check
 from floral.random import stream
 from floral.typing import Array, Loss, Params, PyTree
 
@@ -75,7 +75,8 @@ def floral(
     Args:
       model: a model and the plan of its adaptors.
       loss: per-example loss.
-      local: how clients train.
+      local: how clients train; momentum and weight decay apply to base, bank and logits alike,
+        each part by itself.
       mixing: how logits become weights.
       num_adaptors: C, the adaptors in the bank.
       train: what is trained: base, bank, mixture, or path globs such as "bank/**/b".
@@ -107,7 +108,13 @@ def floral(
         "bank": jax.eval_shape(lambda: init_bank(jax.random.key(0), plan, num_adaptors)).trained,
         "mixture": mixture_struct,
     }
+    if mixing.refresh is not None:
+        raise SpecError(
+            "mixing: floral's logits follow their gradient alone; a mixing with a refresh from "
+            "losses is not one it can train"
+        )
     parts = roles(structs, train, (*private, "mixture"))
+    trains_shared = any(jax.tree.leaves(parts.shared))  # else nothing the server holds may move
     no_mixture = jax.tree.map(lambda _: None, mixture_struct)  # the server has none of its own
     server_shared = {**parts.shared, "mixture": no_mixture}
     server_optimizer = optax.sgd(1.0) if server_optimizer is None else server_optimizer
@@ -117,6 +124,9 @@ def floral(
     preconditioner = (
         None if precondition_epsilon is None else precondition(plan, epsilon=precondition_epsilon)
     )
+
+    def stats_of(received):
+        return (received.fresh if trains_shared else received.cached)["stats"]
 
     def server_values(server):
         return {"base": server.base, "bank": server.bank, "mixture": no_mixture}
@@ -156,7 +166,7 @@ def floral(
             frozen=frozen,
         )
         trained, stats, metrics = solve(
-            objective, trained, received.fresh["stats"], batches, key, optimizer=optimizer
+            objective, trained, stats_of(received), batches, key, optimizer=optimizer
         )
         return tree.combine(trained, frozen), stats, metrics
 
@@ -195,9 +205,10 @@ def floral(
 
     def download(server, context):
         fresh, cached = tree.split(server_values(server), server_shared)
+        stats = {"stats": server.stats}
         return Download(
-            fresh={"values": fresh, "stats": server.stats, "active": server.active},
-            cached={"values": cached, "fixed": server.fixed},
+            fresh={"values": fresh, "active": server.active, **(stats if trains_shared else {})},
+            cached={"values": cached, "fixed": server.fixed, **({} if trains_shared else stats)},
         )
 
     def client_update(key, received, client, batches, context):
@@ -212,15 +223,12 @@ def floral(
         )
         count = context.num_examples
         update = {part: moved[part] for part in ("base", "bank") if jax.tree.leaves(moved[part])}
-        update |= stats_update(received.fresh["stats"], stats)
+        update |= stats_update(stats_of(received), stats) if trains_shared else {}
         weight = dict.fromkeys(update, count)
         if "bank" in update:
             weight["bank"] = _adaptor_weights(mixture, count, update["bank"])
-        return (
-            Upload(update, weight),
-            tree.split(end, parts.private)[0] if stateful else (),
-            metrics,
-        )
+        kept = tree.split(end, parts.private)[0] if stateful else ()
+        return Upload(update, weight), kept, metrics
 
     def aggregate(server, reduced, context):
         shared, rest = tree.split(server_values(server), server_shared)
@@ -271,6 +279,7 @@ def floral(
         predict=predict,
         export=lambda server, client: merge(*own_model(server, client), plan),
         mixture=mixture,
+        check_traits=traits_check(mixing, num_adaptors),
     )
 
 

@@ -5,7 +5,6 @@ So where the reduced weight carries no evidence, value *and* optimizer state are
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,20 +14,7 @@ from floral import tree
 from floral.messages import evidence
 from floral.typing import Array, PyTree
 
-__all__ = ["ServerState", "guarded_step", "init_stack", "step_stack"]
-
-
-class ServerState(NamedTuple):
-    """Optimizer state of what the server trains.
-
-    Attributes:
-      whole: of everything with one weight (base, model).
-      stack: ``{path: state [C, ...]}`` of everything with one weight an adaptor; each adaptor has
-        its own, step counts included.
-    """
-
-    whole: PyTree
-    stack: dict[str, PyTree]
+__all__ = ["guarded_step", "init_stack", "step_stack"]
 
 
 def guarded_step(

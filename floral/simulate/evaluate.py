@@ -4,7 +4,6 @@ A client that kept nothing, or was never seen in training, personalizes first, o
 examples alone.
 """
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -109,14 +108,14 @@ def make_evaluate(
             outputs = algorithm.predict(state.server, row, batch)
             return {name: metric.from_outputs(outputs, batch) for name, metric in metrics.items()}
 
-        each = jax.vmap(sums_of)(batches)  # [S, ...]
-        report: dict[str, Any] = {}
-        for name, metric in metrics.items():
-            steps = [
-                jax.tree.map(lambda leaf, s=step: leaf[s], each[name])
-                for step in range(batches["mask"].shape[0])
-            ]
-            report[name] = metric.compute(functools.reduce(metric.merge, steps))
+        def add(total, batch):
+            new = sums_of(batch)
+            return {name: m.merge(total[name], new[name]) for name, m in metrics.items()}, None
+
+        first = jax.tree.map(lambda leaf: leaf[0], batches)
+        others = jax.tree.map(lambda leaf: leaf[1:], batches)
+        sums, _ = jax.lax.scan(add, sums_of(first), others)
+        report: dict[str, Any] = {name: m.compute(sums[name]) for name, m in metrics.items()}
         report["examples"] = jnp.sum(batches["mask"], dtype=jnp.int32)
         if algorithm.mixture is not None:
             report["mixture"] = algorithm.mixture(state.server, row)

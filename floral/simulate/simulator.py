@@ -121,6 +121,8 @@ def make_simulator(
     check.positive_int(evaluation_batch=evaluation_batch)
     if dataset.unseen.all():
         raise SpecError("every client is marked unseen; at least one must train")
+    if algorithm.check_traits is not None:
+        algorithm.check_traits(dataset.traits)
 
     data = on_device(dataset) if data is None else data
     batch = sample_batch(dataset)
@@ -136,8 +138,9 @@ def make_simulator(
         return _first_state(algorithm, uplink, server(key, params), data, upload.update, key)
 
     params_struct, _ = jax.eval_shape(model.init, jax.random.key(0), batch)
+    state_struct = jax.eval_shape(init, jax.random.key(0))
     costs = costs_of(
-        jax.eval_shape(init, jax.random.key(0)),
+        state_struct,
         download,
         upload,
         model_parameters=tree.num_parameters(params_struct),
@@ -151,7 +154,8 @@ def make_simulator(
     take_round = jax.jit(
         make_round(algorithm, uplink, cohort, batching, max_size=max_sizes["train"], chunk=chunk)
     )
-    anew = dataset.unseen | (costs.client_state_bytes == 0)
+    stateless = not jax.tree.leaves(state_struct.table["client"])
+    anew = dataset.unseen | stateless
     find_row = new_row(algorithm, personalization, max_size=max_sizes["train"])
     row_of = {False: jax.jit(kept_row), True: jax.jit(find_row)}
     evaluators: dict[tuple[str, bool], Callable[..., Any]] = {}
