@@ -107,6 +107,23 @@ def adapt(population):
     return make
 
 
+def _remembering(make):
+    """``make``, which gives the same settings the same object: a round is then compiled once."""
+    made = {}
+
+    def remember(*args, **options):
+        try:
+            key = (args, tuple(sorted(options.items())))
+            hash(key)
+        except TypeError:  # a setting that is a list, a data set, …
+            return make(*args, **options)
+        if key not in made:
+            made[key] = make(*args, **options)
+        return made[key]
+
+    return remember
+
+
 @pytest.fixture(scope="session")
 def build(population, network, adapt):
     """``(name, **settings) -> algorithm`` on the linear model: the ones every test may meet."""
@@ -126,21 +143,22 @@ def build(population, network, adapt):
         options = {"num_models": 2} | options
         return algorithms.ensemble(network, losses.squared_error, local, mixing, sample, **options)
 
-    return make
+    return _remembering(make)
 
 
 @pytest.fixture(scope="session")
 def simulator(population, network):
     """``(algorithm, dataset=population, **settings) -> Simulator`` with batches of two."""
 
-    def make(algorithm, dataset=population, **options):
+    def make(algorithm, dataset=None, **options):
+        dataset = population if dataset is None else dataset
         options = {
             "metrics": {"loss": metrics.from_per_example(losses.squared_error)},
             "batching": data.batching(batch_size=2),
         } | options
         return simulate.make_simulator(algorithm, network, dataset, **options)
 
-    return make
+    return _remembering(make)
 
 
 @pytest.fixture(scope="session")
