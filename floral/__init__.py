@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         simulate,
         uplink,
     )
-    from floral.experiment.session import load_run, resume, run
+    from floral.experiment.runs import load_run, resume, run
 
 __all__ = [
     "adaptors",
@@ -35,14 +35,14 @@ __all__ = [
     "uplink",
 ]
 
-_FROM_SESSION = ("load_run", "resume", "run")
+_RUNS = ("load_run", "resume", "run")
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'floral' has no attribute {name!r}")
-    if name in _FROM_SESSION:
-        return getattr(import_module("floral.experiment.session"), name)
+    if name in _RUNS:
+        return getattr(import_module("floral.experiment.runs"), name)
     return import_module(f"floral.{name}")
 
 

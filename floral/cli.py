@@ -77,7 +77,7 @@ def _config_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from floral.experiment.progress import Console
-    from floral.experiment.session import run
+    from floral.experiment.runs import run
 
     return _reported(
         lambda: run(
@@ -92,7 +92,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _resume(arguments: argparse.Namespace) -> int:
     from floral.experiment.progress import Console
-    from floral.experiment.session import resume
+    from floral.experiment.runs import resume
 
     return _reported(lambda: resume(arguments.folder, *arguments.overrides, progress=Console()))
 

@@ -21,7 +21,7 @@ def test_every_notebook_has_a_source():
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_a_notebook_is_what_its_source_makes(source):
-    """If this fails: ``jupytext --to ipynb --output notebooks/NAME.ipynb notebooks/src/NAME.py``."""
+    """If not: ``jupytext --to ipynb --output notebooks/NAME.ipynb notebooks/src/NAME.py``."""
     notebook = nbformat.read(NOTEBOOKS / f"{source.stem}.ipynb", as_version=4)
     assert cells(notebook) == cells(jupytext.read(source))
     assert all(not cell.get("outputs") for cell in notebook.cells), "committed without outputs"

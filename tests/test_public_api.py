@@ -30,7 +30,8 @@ PUBLIC = {
     "floral.errors": "ConfigError DataError FloralError PrivacyError SpecError",
     "floral.losses": "cross_entropy squared_error",
     "floral.metrics": "Metric accuracy from_per_example gini jain top_k_accuracy worst_share",
-    "floral.mixtures": "Mixing agreement entropy known per_layer sharpness softmax top_k",
+    "floral.mixtures": "Mixing agreement entropy known matching per_layer sharpness softmax top_k "
+    "traits_check",
     "floral.models": "Model cnn from_equinox from_function from_linen from_nnx linear mlp",
     "floral.simulate": """
         Costs Personalization Sampler SimulationState Simulator Walk fixed full make_simulator

@@ -22,7 +22,7 @@ def assess(
       population, ``unseen`` on test data, ``mixture``), table columns [N] or [N, C].
     """
     dataset = experiment.dataset
-    seen, unseen = np.flatnonzero(~dataset.unseen), np.flatnonzero(dataset.unseen)
+    seen, unseen = dataset.seen, np.flatnonzero(dataset.unseen)
     table: dict[str, np.ndarray] = {"client": np.arange(dataset.num_clients)}
     table["unseen"] = dataset.unseen
     if "cluster" in dataset.traits:
@@ -108,9 +108,18 @@ def _mixture_numbers(table: dict[str, np.ndarray], unseen: np.ndarray) -> dict[s
         numbers[f"{prefix}entropy"] = float(
             np.mean([np.asarray(mixtures.entropy(w)).mean() for w in weights])
         )
-        if "cluster" in table and (table["cluster"][chosen] >= 0).all():
+        if "cluster" in table and (table["cluster"] >= 0).all():
             clusters = table["cluster"][chosen]
+            # What an adaptor stands for is settled by those who trained it.
+            stands_for = [
+                mixtures.matching(column[~unseen], table["cluster"][~unseen]) for column in columns
+            ]
             numbers[f"{prefix}agreement"] = float(
-                np.mean([mixtures.agreement(w, clusters) for w in weights])
+                np.mean(
+                    [
+                        mixtures.agreement(w, clusters, cluster_of=cluster_of)
+                        for w, cluster_of in zip(weights, stands_for, strict=True)
+                    ]
+                )
             )
     return numbers

@@ -159,7 +159,6 @@ def _check_outputs(
     outputs, _ = jax.eval_shape(lambda *args: model.apply(*args), params, stats, batch)
     shape = getattr(outputs, "shape", None)
     rows = batch["mask"].shape[0]
-    losses_shape = None
     if name == "cross_entropy" and (shape is None or shape[:-1] != batch["y"].shape):
         raise SpecError(
             f"model: its outputs have shape {shape}, but {name} needs one logit a class for each "

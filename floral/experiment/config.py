@@ -66,6 +66,8 @@ def methods(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         _check_numbers(whole, f"{where}." if where else "")
         if whole["data"]["seed"] is None:
             whole["data"]["seed"] = whole["seed"]
+        if "seed" in whole["data"]["source"] and "seed" not in mapping["data"]["source"]:
+            whole["data"]["source"]["seed"] = whole["data"]["seed"]  # a synthetic task is data too
         checked[name] = {key: value for key, value in whole.items() if key != "compare"}
     return checked
 

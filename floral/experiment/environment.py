@@ -1,4 +1,8 @@
-"""What a run stood on: versions, device, data, walk. A resumed run must stand on the same."""
+"""What a run stood on: versions, device, data, walk.
+
+A run goes on with the config, data and walk that it began with. Versions and device are recorded
+for the reader: on others, its numbers go on the same up to the rounding of floats.
+"""
 
 import hashlib
 import json
@@ -36,12 +40,12 @@ def check_config(saved: Mapping[str, Any], config: Mapping[str, Any], folder: Pa
     """Refuses to go on with another config.
 
     Raises:
-      ConfigError: if the config was changed in more than its rounds, walk or checkpoints.
+      ConfigError: if the config was changed in more than its rounds or checkpoints.
     """
     if saved["config"] != _digest(config):
         raise ConfigError(
             f"{folder / 'config.yaml'}: the config is not the one this run began with; only "
-            "rounds, execution and checkpoint may change; start a new run for anything else"
+            "rounds and checkpoint may change; start a new run for anything else"
         )
 
 
@@ -59,9 +63,5 @@ def check_data(saved: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -
 
 
 def _digest(config: Mapping[str, Any]) -> str:
-    meaning = {
-        key: value
-        for key, value in config.items()
-        if key not in ("rounds", "execution", "checkpoint")
-    }
+    meaning = {key: value for key, value in config.items() if key not in ("rounds", "checkpoint")}
     return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()

@@ -13,15 +13,23 @@ from floral.experiment.build import Experiment, build
 from floral.experiment.config import methods, read
 from floral.experiment.run import start_state
 from floral.experiment.yaml_file import load
+from floral.simulate import SimulationState
 
 __all__ = ["load_run", "saved_chunk", "saved_config", "start_folder"]
 
 
-def load_run(folder: str | PathLike[str]) -> tuple[Experiment, Any]:
-    """A run's parts and its last saved state, to predict, evaluate or export with.
+def load_run(
+    folder: str | PathLike[str], *, best: bool = False
+) -> tuple[Experiment, SimulationState]:
+    """A run's parts and a saved state, to predict, evaluate or export with.
+
+    Args:
+      folder: one method's run folder.
+      best: the server and rows of the round that validated best, not those of the last
+        checkpoint; such a state is for prediction and not to be trained on.
 
     Raises:
-      ConfigError: if the folder has no checkpoint.
+      ConfigError: if the folder has no checkpoint, or no round was ever validated.
     """
     folder = Path(folder)
     unfolded = methods(saved_config(folder))
@@ -34,7 +42,13 @@ def load_run(folder: str | PathLike[str]) -> tuple[Experiment, Any]:
         raise ConfigError(f"{folder}: the run has no checkpoint yet")
     experiment = build(config, chunk=saved_chunk(folder))
     struct = jax.eval_shape(lambda: start_state(experiment))
-    return experiment, checkpoint.restore(folder / "checkpoints", last, struct)
+    state = checkpoint.restore(folder / "checkpoints", last, struct)
+    if not best:
+        return experiment, state
+    if not state.best or int(state.best.round) == 0:
+        raise ConfigError(f"{folder}: no round of this run was validated, so none is best")
+    chosen = state.best
+    return experiment, state._replace(round=chosen.round, server=chosen.server, table=chosen.table)
 
 
 def saved_config(folder: Path, *overrides: str) -> dict[str, Any]:

@@ -47,6 +47,7 @@ def comparison_figure(
     mixtures: MixturePanel | None,
     *,
     quantity: str,
+    split: str = "test",
 ) -> Any:
     """Three panels: learning curves, clients at the end, mixtures.
 
@@ -55,6 +56,7 @@ def comparison_figure(
       clients: by method one number a client, at the last round.
       mixtures: the third panel; None leaves it out.
       quantity: ``accuracy`` (shown in per cent) or ``loss``.
+      split: the split that the numbers are of.
 
     Returns:
       A ``matplotlib.figure.Figure``, tied to no window.
@@ -65,8 +67,8 @@ def comparison_figure(
     panels = 2 if mixtures is None else 3
     figure = Figure(figsize=(5.2 * panels, 4.4), layout="constrained")
     axes = figure.subplots(1, panels)
-    _draw_curves(axes[0], curves, colors, quantity)
-    _draw_clients(axes[1], clients, colors, quantity)
+    _draw_curves(axes[0], curves, colors, quantity, split)
+    _draw_clients(axes[1], clients, colors, quantity, split)
     if mixtures is not None:
         _draw_mixtures(figure, axes[2], mixtures)
     return figure
@@ -76,16 +78,18 @@ def _scaled(values: np.ndarray, quantity: str) -> np.ndarray:
     return 100 * values if quantity == "accuracy" else values
 
 
-def _label(quantity: str) -> str:
-    return "test accuracy (%)" if quantity == "accuracy" else "test loss"
+def _label(quantity: str, split: str) -> str:
+    return f"{split} accuracy (%)" if quantity == "accuracy" else f"{split} loss"
 
 
-def _draw_curves(axes: Any, curves: Mapping[str, Any], colors: Any, quantity: str) -> None:
+def _draw_curves(
+    axes: Any, curves: Mapping[str, Any], colors: Any, quantity: str, split: str
+) -> None:
     for name, curve in curves.items():
         marker = "o" if len(curve["round"]) < 3 else None
         mean = _scaled(curve["mean"], quantity)
         axes.plot(curve["round"], mean, color=colors[name], label=name, marker=marker)
-    axes.set(title="Learning: mean over clients", xlabel="round", ylabel=_label(quantity))
+    axes.set(title="Learning: mean over clients", xlabel="round", ylabel=_label(quantity, split))
     axes.title.set_fontsize(10)
     _set_scale(axes, quantity, [curve["mean"] for curve in curves.values()])
     axes.grid(alpha=0.3)
@@ -93,7 +97,7 @@ def _draw_curves(axes: Any, curves: Mapping[str, Any], colors: Any, quantity: st
 
 
 def _draw_clients(
-    axes: Any, clients: Mapping[str, ClientValues], colors: Any, quantity: str
+    axes: Any, clients: Mapping[str, ClientValues], colors: Any, quantity: str, split: str
 ) -> None:
     names = list(clients)
     for place, name in enumerate(names):
@@ -105,8 +109,8 @@ def _draw_clients(
         if len(seen):
             axes.hlines(seen.mean(), place - 0.36, place + 0.36, color=colors[name], linewidth=2.5)
     axes.set(
-        title="Last round: a dot a client (hollow: unseen in training), bar their mean",
-        ylabel=_label(quantity),
+        title="Last round: a dot a client (hollow: unseen), bar the mean",
+        ylabel=_label(quantity, split),
     )
     axes.title.set_fontsize(10)
     axes.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=8)

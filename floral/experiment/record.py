@@ -12,6 +12,7 @@ Everything but the two growing files is written under a temporary name and renam
 """
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,7 +59,7 @@ def new_folder(parent: Path, name: str) -> Path:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Writes a mapping whole or not at all."""
-    write_atomically(path, json.dumps(value, indent=2) + "\n")
+    write_atomically(path, json.dumps(_strict(value), indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -78,7 +79,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def append_lines(path: Path, lines: list[dict[str, Any]]) -> None:
     """Appends one JSON line each and waits until they are on disk."""
     with path.open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(line) + "\n" for line in lines)
+        file.writelines(json.dumps(_strict(line), allow_nan=False) + "\n" for line in lines)
         file.flush()
         os.fsync(file.fileno())
 
@@ -146,3 +147,12 @@ def write_clients(folder: Path, round_index: int, columns: Mapping[str, np.ndarr
     temporary = final.with_suffix(".tmp")
     pyarrow.parquet.write_table(pyarrow.table(flat), temporary)
     temporary.replace(final)
+
+
+def _strict(value: Any) -> Any:
+    """The value with null for numbers that JSON lacks: NaN and the infinities."""
+    if isinstance(value, Mapping):
+        return {key: _strict(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

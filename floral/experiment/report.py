@@ -25,7 +25,7 @@ def table_rows(summaries: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], l
     kind = "accuracy" if "accuracy" in _tested(some) else "loss"
     head = [
         "method",
-        f"test {kind}",
+        f"{_shown_split(some)} {kind}",
         "± clients",
         "worst 10 %",
         "best (round)",
@@ -33,10 +33,15 @@ def table_rows(summaries: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], l
         "clusters found",
         "up B",
         "down B",
+        "once B",
         "kept B",
         "seconds",
     ]
     return head, [_row(name, summary, kind) for name, summary in summaries.items()]
+
+
+def _shown_split(summary: Mapping[str, Any]) -> str:
+    return "test" if summary["last"].get("test") else "validation"
 
 
 def _tested(summary: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -60,6 +65,7 @@ def _row(name: str, summary: Mapping[str, Any], kind: str) -> list[str]:
         _NONE if found is None else f"{found:.0%}",
         f"{costs['upload_bytes']:,}",
         f"{costs['download_bytes']:,}",
+        f"{costs['cached_bytes']:,}",
         f"{costs['client_state_bytes']:,}",
         f"{summary['seconds']:.1f}",
     ]
@@ -81,10 +87,11 @@ def write_report(
     lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
     text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     notes = (
-        "Test numbers are means over the clients of each client's own model on its own data, at "
+        "Numbers are means over the clients of each client's own model on its own data, at "
         "the last round; *best* is the same at the round that validated best. Clusters found: "
         "clients whose largest weight names their true cluster. Up and down: bytes a client sends "
-        "and receives a round; kept: bytes it keeps between rounds. Seconds include compilation.\n"
+        "and receives a round; once: bytes it receives a single time, since they never change; "
+        "kept: bytes it keeps between rounds. Seconds include compilation.\n"
     )
     report = folder / "report.md"
     write_atomically(report, f"# {folder.name}\n\n{text}\n\n{notes}\n![]({'figure.png'})\n")
@@ -93,6 +100,7 @@ def write_report(
         {name: _per_client(place) for name, place in folders.items()},
         _mixtures(folders),
         quantity="accuracy" if "accuracy" in _tested(next(iter(summaries.values()))) else "loss",
+        split=_shown_split(next(iter(summaries.values()))),
     )
     picture, temporary = folder / "figure.png", folder / "figure.tmp.png"
     figure.savefig(temporary, dpi=150)
@@ -110,7 +118,7 @@ def _curve(place: Path) -> dict[str, np.ndarray]:
                 points.append((line["round"], numbers.get("accuracy") or numbers["loss"]))
     return {
         "round": np.array([index for index, _ in points]),
-        "mean": np.array([numbers["mean"] for _, numbers in points]),
+        "mean": np.array([numbers["mean"] for _, numbers in points], float),
     }
 
 
@@ -133,10 +141,12 @@ def _per_client(place: Path) -> ClientValues:
 
 
 def _mixtures(folders: Mapping[str, Path]) -> MixturePanel | None:
-    """The first method's last mixtures, clients sorted by true cluster where it is known."""
+    """The first method's last mixtures (of its first layer, where each has its own), clients sorted
+    by true cluster where it is known."""
     for name, place in folders.items():
         table = _last_table(place)
-        columns = [column for column in table if column.startswith("mixture_")]
+        columns = [column for column in table if column.startswith("mixture")]
+        columns = [c for c in columns if c.rpartition("_")[0] == columns[0].rpartition("_")[0]]
         if columns:
             weights = np.stack([table[column] for column in columns], axis=1)
             clusters = table.get("cluster")

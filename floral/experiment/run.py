@@ -116,7 +116,7 @@ def run_method(
 
 
 class _Loop:
-    """One session of a run: where it stands, what it has yet to write, when it wrote last."""
+    """A run while it goes on: where it stands, what it has yet to write, when it wrote last."""
 
     def __init__(
         self, experiment: Experiment, folder: Path, tick: Tick | None, state: SimulationState
@@ -207,7 +207,7 @@ class _Loop:
             "seconds": sum(seconds),
         }
         record.write_json(self.folder / "summary.json", summary)
-        return summary
+        return record.read_json(self.folder / "summary.json")
 
 
 def _train_line(taken: int, sums: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -223,7 +223,9 @@ def _train_line(taken: int, sums: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def _keep_best(state: SimulationState, value: float | None) -> SimulationState:
-    if value is None or not state.best or not value > float(state.best.score):
+    if value is None or not state.best:
         return state
     score_now = jnp.asarray(value, jnp.float32)
+    if not score_now > state.best.score:  # both rounded alike: of equal rounds the first is best
+        return state
     return state._replace(best=Best(state.round, score_now, state.server, state.table))

@@ -14,7 +14,7 @@ from floral.experiment import checkpoint, record
 from floral.experiment.build import Experiment
 from floral.experiment.config import methods, read
 from floral.experiment.environment import check_config
-from floral.experiment.load import load_run, saved_config
+from floral.experiment.load import load_run, saved_config, start_folder
 from floral.experiment.overrides import parse
 from floral.experiment.prepare import build_all, source_of
 from floral.experiment.progress import Progress, Silent
@@ -61,7 +61,7 @@ def run(
       FloralError: before any training starts, if anything does not fit.
       Interrupted: after Ctrl-C; ``resume`` goes on.
     """
-    resolved = read(config, overrides)
+    resolved = _with_fixed_starts(read(config, overrides))
     experiments = build_all(resolved)  # what does not fit is said before a folder exists
     stem = "run" if isinstance(config, Mapping) else Path(config).stem
     folder = record.new_folder(Path(out), stem if name is None else name)
@@ -98,6 +98,20 @@ def resume(
     if overrides:
         write_atomically(folder / "config.yaml", dump(resolved))
     return _go_on(folder, folders, experiments, progress)
+
+
+def _with_fixed_starts(config: dict[str, Any]) -> dict[str, Any]:
+    """The config with run folders to start from as absolute paths: a run may be resumed from
+    another place than it was begun in."""
+    known = methods(config)
+
+    def fixed(settings: Mapping[str, Any]) -> dict[str, Any]:
+        start = settings.get("start_from")
+        place = None if start is None or start in known else start_folder(start)
+        return {**settings} if place is None else {**settings, "start_from": str(place.resolve())}
+
+    compare = {name: fixed(changes) for name, changes in (config.get("compare") or {}).items()}
+    return {**fixed(config), **({"compare": compare} if compare else {})}
 
 
 def _go_on(
