@@ -3,6 +3,7 @@
 import optax
 
 from floral import check
+from floral.errors import SpecError
 
 __all__ = ["adagrad", "adam", "sgd", "yogi"]
 
@@ -18,7 +19,7 @@ def sgd(
       weight_decay: this many times the parameter is added to its gradient.
     """
     check.non_negative(learning_rate=learning_rate, weight_decay=weight_decay)
-    check.in_range(0.0, 1.0, momentum=momentum)
+    _check_decay(momentum=momentum)
     steps = optax.sgd(learning_rate, momentum=momentum or None)
     return optax.chain(optax.add_decayed_weights(weight_decay), steps) if weight_decay else steps
 
@@ -35,7 +36,7 @@ def adam(
       epsilon: added to the root of the second moment.
     """
     check.non_negative(learning_rate=learning_rate)
-    check.in_range(0.0, 1.0, b1=b1, b2=b2)
+    _check_decay(b1=b1, b2=b2)
     check.positive(epsilon=epsilon)
     return optax.adam(learning_rate, b1=b1, b2=b2, eps=epsilon)
 
@@ -52,7 +53,7 @@ def yogi(
       epsilon: added to the root of the second moment.
     """
     check.non_negative(learning_rate=learning_rate)
-    check.in_range(0.0, 1.0, b1=b1, b2=b2)
+    _check_decay(b1=b1, b2=b2)
     check.positive(epsilon=epsilon)
     return optax.yogi(learning_rate, b1=b1, b2=b2, eps=epsilon)
 
@@ -67,3 +68,11 @@ def adagrad(*, learning_rate: float, epsilon: float = 1e-7) -> optax.GradientTra
     check.non_negative(learning_rate=learning_rate)
     check.positive(epsilon=epsilon)
     return optax.adagrad(learning_rate, eps=epsilon)
+
+
+def _check_decay(**named: float) -> None:
+    """Refuses 1 too: it would never forget, and Adam's bias correction would divide by zero."""
+    check.in_range(0.0, 1.0, **named)
+    for name, value in named.items():
+        if value == 1:
+            raise SpecError(f"{name} must be below 1, got {value!r}")

@@ -102,6 +102,9 @@ def test_a_solver_takes_its_own_rate_unless_given_one(name, same):
         ("sgd", {"learning_rate": 0.1, "weight_decay": -0.1}),
         ("adam", {"learning_rate": 0.1, "epsilon": 0.0}),
         ("adam", {"learning_rate": 0.1, "b1": -0.1}),
+        ("adam", {"learning_rate": 0.1, "b1": 1.0}),
+        ("yogi", {"learning_rate": 0.1, "b2": 1}),
+        ("sgd", {"learning_rate": 0.1, "momentum": 1.0}),
     ],
 )
 def test_settings_out_of_range_are_refused_when_the_solver_is_made(name, settings):
