@@ -56,14 +56,15 @@ def main() -> None:
         personalization=fl.simulate.Personalization(fl.data.batching(batch_size=10, steps=20)),
     )
 
-    seen = np.flatnonzero(~dataset.unseen)
     state = simulator.init(jax.random.key(arguments.seed))
     for taken in range(1, arguments.rounds + 1):
         state, metrics = simulator.round(state)
         if taken % 10 == 0 or taken == arguments.rounds:
-            report = simulator.evaluate(state, "test", seen)
+            report = simulator.evaluate(state, "test", dataset.seen)
             loss = float(metrics["loss_sum"] / metrics["examples"])
-            found = fl.mixtures.agreement(report["mixture"], dataset.traits["cluster"][seen])
+            found = fl.mixtures.agreement(
+                report["mixture"], dataset.traits["cluster"][dataset.seen]
+            )
             print(
                 f"round {taken}: train loss {loss:.3f}, test {report['accuracy'].mean():.1%}, "
                 f"in their cluster {found:.0%}"

@@ -101,7 +101,7 @@ simulator = fl.simulate.make_simulator(
 )
 print(simulator.costs)
 
-seen = np.flatnonzero(~dataset.unseen)
+seen = dataset.seen
 state = simulator.init(jax.random.key(0))
 snapshots = {}
 for taken in range(1, 41):
