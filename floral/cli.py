@@ -117,7 +117,7 @@ def _reported(work) -> int:
         table.add_row(*row)
     console = Console()
     if not console.is_terminal:
-        console = Console(width=140)
+        console = Console(width=160)
     console.print(table)
     print(f"report  {result.report}\nfigure  {result.figure}")
     return 0

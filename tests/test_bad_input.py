@@ -176,6 +176,8 @@ ROWS = [
     # Methods.
     ("statistics in an ensemble", ensemble_with_statistics, SpecError, "ensemble: the model keeps statistics (batch norm), .*; use GroupNorm or LayerNorm"),
     ("known mixtures without clusters", run("mixing.kind=known", data=images()), SpecError, "known mixtures need the client trait 'cluster'; the data give none"),
+    ("a cluster without an adaptor", run("mixing.kind=known", "algorithm.num_adaptors=1"), SpecError, "known: client 1 has cluster 1, expected one of the 1 adaptors, 0 to 0"),
+    ("a floor that leaves nothing", run("mixing={kind: softmax, floor: 0.6}"), SpecError, "softmax: a floor of 0.6 leaves nothing to mix over 2 adaptors; at most 0.5 fits"),
     ("a misspelt trait", run("mixing.kind=known", "mixing.trait=clutser"), SpecError, "known mixtures need the client trait 'clutser'; the data give cluster; did you mean 'cluster'?"),
     ("more adaptors than there are", run("mixing.kind=top_k", "mixing.k=3"), SpecError, "top_k: k = 3 is more than the bank's 2 adaptors"),
     ("training nothing", run("algorithm.train=[bse]"), ConfigError, "algorithm: train: 'bse' matches none of the parts base, bank, mixture nor a path below them; did you mean 'base'?"),

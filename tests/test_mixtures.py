@@ -188,6 +188,32 @@ def test_a_known_cluster_beyond_the_bank_is_seen_at_no_adaptor():
     assert _weights(mixtures.known(), logits).tolist() == [0.25] * 4
 
 
+def test_populations_that_name_no_adaptor_are_refused():
+    refuse = mixtures.traits_check(mixtures.known(), 2)
+    assert refuse is not None
+    refuse({"cluster": np.array([0, 1, 1])})
+    refuse({"cluster": np.array([[0.5, 0.5], [0.0, 1.0]])})
+    for trait, words in (
+        (np.array([0, 2]), "client 1 has cluster 2"),
+        (np.array([-1, 0]), "client 0 has cluster -1"),
+        (np.array([[0.5, 0.4]]), "client 0 has cluster"),
+        (np.ones((2, 3)) / 3, "has shape"),
+    ):
+        with pytest.raises(SpecError, match=words):
+            refuse({"cluster": trait})
+    assert mixtures.traits_check(mixtures.softmax(), 2) is None
+
+
+def test_newcomers_are_judged_by_what_adaptors_stand_for():
+    trained, clusters = np.eye(2)[[0, 0, 1, 1]], np.array([1, 1, 0, 0])
+    cluster_of = mixtures.matching(trained, clusters)
+    assert cluster_of.tolist() == [1, 0]
+    wrong = np.eye(2)[[1, 0]]  # alone, any two clients that differ would match perfectly
+    newcomers = np.array([1, 0])
+    assert mixtures.agreement(wrong, newcomers) == 1.0
+    assert mixtures.agreement(wrong, newcomers, cluster_of=cluster_of) == 0.0
+
+
 def test_a_missing_trait_is_named_with_the_nearest_one():
     with pytest.raises(SpecError) as caught:
         mixtures.known(trait="clster").init(KEY, C, {"cluster": 1, "rank": 2})

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from floral import algorithms, data, losses, mixtures, models, simulate
+from floral import adaptors, algorithms, data, losses, mixtures, models, simulate
 from floral.errors import SpecError
 
 LOCAL = algorithms.local_solver(optax.sgd, learning_rate=0.05)
@@ -105,3 +105,25 @@ def test_floral_averages_statistics_too(population, adapt, rounds):
         atol=1e-6,
     )
     assert int(after.server.stats["counters"]["steps"]) == 0
+
+
+def test_a_frozen_model_keeps_its_statistics_and_sends_nothing(population):
+    model = _model()
+    rules = [adaptors.Rule(".*/kernel", adaptors.low_rank(rank=1))]
+    adapted = adaptors.adapt(model, rules, simulate.sample_batch(population))
+    algorithm = algorithms.floral(
+        adapted,
+        losses.squared_error,
+        LOCAL,
+        mixtures.softmax(),
+        num_adaptors=2,
+        train=("mixture",),
+    )
+    sim = simulate.make_simulator(algorithm, model, population, metrics={})
+    start = sim.init(jax.random.key(0))
+    after, _ = sim.round(start)
+    assert sim.costs.upload_bytes == 0
+    for old, new in zip(
+        jax.tree.leaves(start.server.stats), jax.tree.leaves(after.server.stats), strict=True
+    ):
+        np.testing.assert_array_equal(old, new)

@@ -167,6 +167,16 @@ def test_a_loaded_run_predicts_as_it_was_evaluated(whole):
     np.testing.assert_array_equal(report["loss"], table(whole.folder, 10)["test_loss"].to_numpy())
 
 
+def test_the_best_state_predicts_as_the_best_round_was_evaluated(whole):
+    experiment, state = floral.load_run(whole.folder, best=True)
+    (summary,) = whole.summaries.values()
+    assert int(state.round) == summary["best"]["round"]
+    seen = experiment.dataset.seen
+    report = experiment.simulator.evaluate(state, "validation", seen)
+    expected = table(whole.folder, int(state.round))["validation_loss"].to_numpy()[seen]
+    np.testing.assert_array_equal(report["loss"], expected)
+
+
 @pytest.mark.parametrize("trouble", ["nothing to test on", "diverging", "splits too small"])
 def test_a_run_without_a_number_to_show_still_reports(config, images, tmp_path, trouble):
     changes = {

@@ -24,7 +24,16 @@ class Trained(NamedTuple):
         return [sim.evaluate(s) for sim, s in zip(self.simulators, self.states, strict=True)]
 
 
-def _algorithm(method, model, dataset, *, learning_rate, mixture_learning_rate, num_adaptors):
+def _algorithm(
+    method,
+    model,
+    dataset,
+    *,
+    learning_rate,
+    mixture_learning_rate,
+    num_adaptors,
+    precondition_epsilon=None,
+):
     local = algorithms.local_solver(optax.sgd, learning_rate=learning_rate)
     if method == "fedavg":
         return algorithms.fedavg(model, losses.squared_error, local)
@@ -41,6 +50,7 @@ def _algorithm(method, model, dataset, *, learning_rate, mixture_learning_rate, 
         mixtures.known() if method == "known" else mixtures.softmax(),
         num_adaptors=num_adaptors,
         mixture_learning_rate=mixture_learning_rate,
+        precondition_epsilon=precondition_epsilon,
     )
 
 

@@ -15,12 +15,13 @@ def run(train):
             lambda seed: data.synthetic_mlp(seed=seed),
             models.mlp(1, hidden=(20,)),
             name,
-            rounds=2000,
-            batching=data.batching(batch_size=8),
+            rounds=3000,
+            batching=data.batching(batch_size=8, shuffle=False),
             seeds=SEEDS,
             learning_rate=0.03,
             mixture_learning_rate=0.1,
             num_adaptors=4,
+            precondition_epsilon=1e-3,
         )
 
     return method

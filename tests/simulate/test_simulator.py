@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 
-from floral import algorithms, data, losses, metrics, mixtures, simulate
+from floral import algorithms, data, losses, metrics, mixtures, models, simulate, uplink
 from floral.errors import SpecError
 from floral.simulate.walk import chunk_size
 
@@ -340,3 +340,18 @@ def test_metrics_of_nothing_are_nan_and_not_zero():
     metric = metrics.from_per_example(losses.squared_error)
     batch = {"x": jnp.ones((2, 3)), "y": jnp.ones((2, 2)), "mask": jnp.zeros(2, bool)}
     assert np.isnan(metric.compute(metric.from_outputs(jnp.ones((2, 2)), batch)))
+
+
+def test_clients_that_keep_nothing_but_uplink_state_still_personalize_anew(build, population):
+    """Error feedback and the like live in the row too; they are not what a client predicts with."""
+    remembers = uplink.uplink(client=[optax.with_extra_args_support(optax.trace(0.5))])
+    sim = simulate.make_simulator(
+        build("floral", stateful=False),
+        models.linear(2),
+        population,
+        metrics={"loss": metrics.from_per_example(losses.squared_error)},
+        uplink=remembers,
+    )
+    state, _ = sim.round(sim.init(jax.random.key(0)))
+    assert sim.costs.client_state_bytes > 0
+    assert np.isfinite(sim.evaluate(state)["loss"]).all()
