@@ -259,6 +259,15 @@ def test_training_longer_is_training_long_from_the_start(whole, config, tmp_path
 # Kills: real processes, real signals.
 
 
+# Tests that are started by a shell in the background ignore Ctrl-C, and so would their children.
+HEEDING_CTRL_C = """
+import signal, sys
+from floral.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(main())
+"""
+
+
 @pytest.fixture(scope="session")
 def shell(compiled):
     """``(*arguments) -> process`` of the command line."""
@@ -269,7 +278,7 @@ def shell(compiled):
 
     def start(*arguments):
         return subprocess.Popen(
-            [sys.executable, "-m", "floral", *map(str, arguments)],
+            [sys.executable, "-c", HEEDING_CTRL_C, *map(str, arguments)],
             env=os.environ | settings,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
