@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from floral.data import Batching, FederatedDataset, gather
 from floral.messages import Context
@@ -48,7 +47,7 @@ def on_device(dataset: FederatedDataset) -> DeviceData:
             for name, split in dataset.splits.items()
         },
         traits={name: jnp.asarray(values) for name, values in dataset.traits.items()},
-        training=jnp.asarray(np.flatnonzero(~dataset.unseen), jnp.int32),
+        training=jnp.asarray(dataset.seen, jnp.int32),
     )
 
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from floral import tree
 from floral.messages import Reduced, evidence
 from floral.tree import prefix_map
 from floral.typing import Array
@@ -44,7 +45,7 @@ def weighted_mean() -> Reducer:
         totals, weight = sums
         added = prefix_map(_weighted_sum, weights, updates)
         return (
-            jax.tree.map(jnp.add, totals, added),
+            tree.add(totals, added),
             jax.tree.map(lambda total, new: total + jnp.sum(new, axis=0), weight, weights),
         )
 
