@@ -3,6 +3,7 @@
 from floral.models.base import Model, from_equinox, from_function, from_linen, from_nnx
 from floral.models.cnn import cnn
 from floral.models.mlp import linear, mlp
+from floral.models.resnet import resnet
 
 __all__ = [
     "Model",
@@ -13,4 +14,5 @@ __all__ = [
     "from_nnx",
     "linear",
     "mlp",
+    "resnet",
 ]
