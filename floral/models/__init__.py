@@ -4,6 +4,7 @@ from floral.models.base import Model, from_equinox, from_function, from_linen, f
 from floral.models.cnn import cnn
 from floral.models.mlp import linear, mlp
 from floral.models.resnet import resnet
+from floral.models.vit import vit
 
 __all__ = [
     "Model",
@@ -15,4 +16,5 @@ __all__ = [
     "linear",
     "mlp",
     "resnet",
+    "vit",
 ]
