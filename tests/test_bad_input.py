@@ -146,7 +146,7 @@ ROWS = [
     ("an unknown nested key", run("local.lerning_rate=0.1"), ConfigError, "local.lerning_rate: sgd takes no 'lerning_rate'; did you mean 'learning_rate'?"),
     ("a missing key", less("model"), ConfigError, "model: .* needs a mapping for the model here"),
     ("a missing nested key", run(local={"kind": "sgd"}), ConfigError, "local.learning_rate: sgd needs a number here"),
-    ("a missing kind", run(model={"hidden": [3]}), ConfigError, "model.kind: say which model: mlp or linear or cnn"),
+    ("a missing kind", run(model={"hidden": [3]}), ConfigError, "model.kind: say which model: mlp or linear or cnn or resnet or vit"),
     ("an unknown kind", run("algorithm.kind=florall"), ConfigError, "algorithm.kind: no algorithm is called 'florall'; did you mean 'floral'?"),
     ("text for a number", run("local.learning_rate=fast"), ConfigError, "local.learning_rate: expected a number, got 'fast'"),
     ("a fraction of a round", run("rounds=1.5"), ConfigError, "rounds: expected a whole number, got 1.5"),

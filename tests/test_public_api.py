@@ -32,7 +32,8 @@ PUBLIC = {
     "floral.metrics": "Metric accuracy from_per_example gini jain top_k_accuracy worst_share",
     "floral.mixtures": "Mixing agreement entropy known matching per_layer sharpness softmax top_k "
     "traits_check",
-    "floral.models": "Model cnn from_equinox from_function from_linen from_nnx linear mlp",
+    "floral.models": "Model cnn from_equinox from_function from_linen from_nnx linear mlp resnet "
+    "vit",
     "floral.simulate": """
         Costs Personalization Sampler SimulationState Simulator Walk fixed full make_simulator
         sample_batch walk

@@ -80,7 +80,7 @@ PARTITION = Area(
 )
 SHIFT = Area("shift", _from("floral.data", "none", "rotate", "label_shift", "permute", "noise"))
 DATA = Section("data", _one("floral.experiment.wiring", "population"))
-MODEL = Area("model", _from("floral.models", "mlp", "linear", "cnn"))
+MODEL = Area("model", _from("floral.models", "mlp", "linear", "cnn", "resnet", "vit"))
 ADAPTOR = Area(
     "adaptor", _adaptors, extra=lambda: (import_module("floral.experiment.wiring").rule,)
 )
