@@ -9,10 +9,10 @@ line with one line and sleeps in between::
     {"op": "evaluate"}            ->  {"seconds": s, "cpu_seconds": c, "accuracy": mean of clients'}
     {"op": "stop"}                ->  ends
 
-``train_loss`` is the mean over clients and steps of the loss before each step. A toolkit that does not
-report it while it trains says so only if the order adds ``"check": true``, outside the time. What a
-toolkit has no way for is answered with ``{"unsupported": true}``. Only the standard library and
-numpy are used here: every worker runs in an environment of its own.
+``train_loss`` is the mean over clients and steps of the loss before each step. Where a toolkit does
+not report it, the worker finds it outside the time, and only if the order adds ``"check": true``.
+What a toolkit has no way for is answered with ``{"unsupported": true}``. Only the standard library
+and numpy are used here: every worker runs in an environment of its own.
 """
 
 import argparse
@@ -92,14 +92,13 @@ def serve(arguments: Arguments, start: Callable[[Task], Work], packages: tuple[s
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what a toolkit prints must not be taken for an answer
     task = _read(arguments)
-    begun = time.perf_counter()
-    work = start(task)
-    first_loss = work.round(task.cohorts[0])
+    work, starting = _timed(start, task)
+    first = _answer(work, task, {"op": "round", "cohort": 0, "check": True})
     ready = {
         "ready": True,
         "versions": {name: metadata.version(name) for name in packages},
-        "first_round_s": time.perf_counter() - begun,
-        "train_loss": first_loss,
+        "first_round_s": starting["seconds"] + first["seconds"],
+        "train_loss": first["train_loss"],
     }
     print(json.dumps(ready), file=answers)
     for line in sys.stdin:
