@@ -22,10 +22,10 @@ PUBLIC = {
     """,
     "floral.data": """
         Batching FederatedDataset Partition Partitioner Shift Source Split SyntheticTask arrays
-        batching blocks digits dirichlet federate federated from_clients from_dataset from_npz
-        gather huggingface idx iid label_clusters label_shift load_partition natural noise none npz
-        num_steps permute quantity_skew rotate save_partition saved shards split_clients
-        synthetic_linear synthetic_mlp tfds
+        batching blocks client_batches digits dirichlet federate federated from_clients
+        from_dataset from_npz gather huggingface idx iid label_clusters label_shift
+        load_partition locate natural noise none npz num_steps permute quantity_skew rotate
+        save_partition saved shards split_clients synthetic_linear synthetic_mlp tfds
     """,
     "floral.errors": "ConfigError DataError FloralError PrivacyError SpecError",
     "floral.losses": "cross_entropy squared_error",
@@ -35,8 +35,8 @@ PUBLIC = {
     "floral.models": "Model cnn from_equinox from_function from_linen from_nnx linear mlp resnet "
     "vit",
     "floral.simulate": """
-        Costs Personalization Sampler SimulationState Simulator Walk fixed full make_simulator
-        sample_batch walk
+        Costs Execution Personalization Sampler SimulationState Simulator execution fixed full
+        make_simulator sample_batch
     """,
     "floral.uplink": "Fold Reducer Uplink clip uplink weighted_mean",
 }

@@ -79,7 +79,7 @@ def main() -> None:
             dataset,
             metrics={},
             batching=fl.data.batching(batch_size=20),
-            walk=fl.simulate.walk(walk=arguments.walk),
+            execution=fl.simulate.execution(walk=arguments.walk),
         )
         for name, algorithm in methods(
             model, dataset, num_adaptors=arguments.adaptors, budget=arguments.budget

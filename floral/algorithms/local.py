@@ -1,7 +1,8 @@
 """Local training: optax steps over a client's batches, in which padding is nothing.
 
-A batch with no live example is skipped: params, statistics and optimizer state come out bit for
-bit as they went in. Walked one client at a time the skip is a real branch and costs nothing.
+A batch with no live example is no step: params, statistics and optimizer state come out bit for
+bit as they went in. The walk ends after a client's own last live step, so that padding costs
+nothing to a client that is walked alone, and to a chunk no more than its longest client.
 """
 
 import functools
@@ -102,23 +103,32 @@ def solve(
         total = jnp.sum(jnp.where(batch["mask"], losses, 0.0))
         return total / jnp.maximum(live, 1), (stats, total, live)
 
-    def step(carry, inputs):
-        index, batch = inputs
+    batches = {name: jnp.asarray(leaf) for name, leaf in batches.items()}
+    live = jnp.any(batches["mask"], axis=1)
+    order = jnp.argsort(~live, stable=True)  # a walk of live steps alone, wherever they stand
 
-        def take(carry):
-            trained, stats, state, loss_sum, examples = carry
-            grads, (stats, total, live) = jax.grad(mean_loss, has_aux=True)(
-                trained, stats, batch, stream(key, "step", index)
-            )
-            updates, state = optimizer.update(grads, state, trained)
-            trained = optax.apply_updates(trained, updates)
-            return trained, stats, state, loss_sum + total, examples + live.astype(jnp.int32)
+    def take(carry):
+        place, trained, stats, state, loss_sum, examples = carry
+        index = order[place]
+        batch = {name: leaf[index] for name, leaf in batches.items()}
+        grads, (stats, total, count) = jax.grad(mean_loss, has_aux=True)(
+            trained, stats, batch, stream(key, "step", index)
+        )
+        updates, state = optimizer.update(grads, state, trained)
+        trained = optax.apply_updates(trained, updates)
+        return (
+            place + 1,
+            trained,
+            stats,
+            state,
+            loss_sum + total,
+            examples + count.astype(jnp.int32),
+        )
 
-        return jax.lax.cond(jnp.any(batch["mask"]), take, lambda carry: carry, carry), None
-
-    steps = batches["mask"].shape[0]
-    start = (trained, stats, optimizer.init(trained), jnp.zeros(()), jnp.zeros((), jnp.int32))
-    (trained, stats, _, loss_sum, examples), _ = jax.lax.scan(
-        step, start, (jnp.arange(steps), dict(batches))
+    zero = jnp.zeros((), jnp.int32)
+    start = (zero, trained, stats, optimizer.init(trained), jnp.zeros(()), zero)
+    count = jnp.sum(live, dtype=jnp.int32)
+    _, trained, stats, _, loss_sum, examples = jax.lax.while_loop(
+        lambda carry: carry[0] < count, take, start
     )
     return trained, stats, {"loss_sum": loss_sum, "examples": examples}

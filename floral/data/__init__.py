@@ -1,6 +1,6 @@
 """Data: where examples come from, how they are dealt to clients, how a cohort is batched."""
 
-from floral.data.batches import Batching, batching, gather, num_steps
+from floral.data.batches import Batching, batching, client_batches, gather, locate, num_steps
 from floral.data.build import federate
 from floral.data.clients import FederatedDataset, Split, federated, from_clients
 from floral.data.hubs import from_dataset, huggingface, tfds
@@ -32,6 +32,7 @@ __all__ = [
     "arrays",
     "batching",
     "blocks",
+    "client_batches",
     "digits",
     "dirichlet",
     "federate",
@@ -46,6 +47,7 @@ __all__ = [
     "label_clusters",
     "label_shift",
     "load_partition",
+    "locate",
     "natural",
     "noise",
     "none",

@@ -5,7 +5,6 @@ client's places in its grid of S steps by B are computed from its own key and si
 """
 
 from collections.abc import Mapping
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -16,7 +15,7 @@ from floral.errors import SpecError
 from floral.random import stream
 from floral.typing import Array, Key
 
-__all__ = ["Batching", "batching", "gather", "num_steps"]
+__all__ = ["Batching", "batching", "client_batches", "gather", "locate", "num_steps"]
 
 
 class Batching(NamedTuple):
@@ -70,16 +69,13 @@ def gather(
 ) -> dict[str, Array]:
     """The batches of a cohort: ``{"x": [K, S, B, ...], "y": [K, S, B, ...], "mask": [K, S, B]}``.
 
-    Pure and jittable, with ``batching``, ``max_size`` and ``limit`` static. Guarantees: every
-    example of a client is shown exactly once an epoch; what a client sees depends on the key and
-    its own id only, neither on ``max_size`` nor on who else is in the cohort; masked places hold
-    zeros. With epochs, a client's ceil(n / B) live steps lead each epoch's share of the grid; with
-    ``steps`` every step of a client that has an example is live.
+    ``client_batches`` of every client; an id outside ``0 … N - 1`` (N, by custom) is a client of
+    padding, whose places are all masked.
 
     Args:
       examples: a split's flat arrays, each ``[M, ...]``.
       offsets: the split's offsets, ``[N + 1]``.
-      ids: the cohort, ``[K]``; an id outside ``0 … N - 1`` (N, by custom) is a client of padding.
+      ids: the cohort, ``[K]``.
       key: of the round; the order of client k in epoch e is the stream ``("order", k, e)`` of it.
       batching: from ``batching``.
       max_size: at least the size of the cohort's largest client; what is beyond is left out.
@@ -93,21 +89,68 @@ def gather(
       >>> batches["x"].tolist()
       [[[3.0, 4.0], [0.0, 0.0]], [[0.0, 1.0], [2.0, 0.0]]]
     """
-    offsets = jnp.asarray(offsets)
-    max_size = max_size if limit is None else min(max_size, limit)
-    num_clients = offsets.shape[0] - 1
+    starts, sizes = locate(offsets, jnp.asarray(ids))
 
-    def places(client: Array) -> tuple[Array, Array]:
-        known = (client >= 0) & (client < num_clients)
-        safe = jnp.where(known, client, 0)
-        size = jnp.minimum(offsets[safe + 1] - offsets[safe], max_size) * known
-        local, mask = _walk(stream(key, "order", client), size, batching, max_size)
-        return offsets[safe] + local, mask
+    def one(client: Array, start: Array, size: Array) -> dict[str, Array]:
+        return client_batches(
+            examples, start, size, client, key, batching, max_size=max_size, limit=limit
+        )
 
     # By steps, clients need different numbers of orders: one by one none waits for the smallest.
     one_by_one = batching.shuffle and batching.steps is not None
-    over_cohort = partial(jax.lax.map, places) if one_by_one else jax.vmap(places)
-    rows, mask = over_cohort(jnp.asarray(ids))  # [K, S, B]
+    clients = (jnp.asarray(ids), starts, sizes)
+    if one_by_one:
+        return jax.lax.map(lambda client: one(*client), clients)
+    return jax.vmap(one)(*clients)
+
+
+def locate(offsets: Array, ids: Array) -> tuple[Array, Array]:
+    """Where clients' examples start and how many there are; none for an id outside ``0 … N - 1``.
+
+    Example:
+      >>> starts, sizes = locate(jnp.array([0, 3, 5]), jnp.array([1, 2]))
+      >>> starts.tolist(), sizes.tolist()
+      ([3, 0], [2, 0])
+    """
+    offsets = jnp.asarray(offsets)
+    known = (ids >= 0) & (ids < offsets.shape[0] - 1)
+    safe = jnp.where(known, ids, 0)
+    starts = offsets[safe]
+    return starts * known, (offsets[safe + 1] - starts) * known
+
+
+def client_batches(
+    examples: Mapping[str, Array],
+    start: Array,
+    size: Array,
+    client: Array,
+    key: Key,
+    batching: Batching,
+    *,
+    max_size: int,
+    limit: int | None = None,
+) -> dict[str, Array]:
+    """One client's batches: ``{"x": [S, B, ...], "y": [S, B, ...], "mask": [S, B]}``.
+
+    Pure and jittable, with ``batching``, ``max_size`` and ``limit`` static. Guarantees: every
+    example of a client is shown exactly once an epoch; what a client sees depends on the key and
+    its own id only, neither on ``max_size`` nor on who else is in the cohort; masked places hold
+    zeros. A client's live steps, ``epochs * ceil(n / B)`` or ``steps``, come first.
+
+    Args:
+      examples: flat arrays, each ``[M, ...]``.
+      start: the row of the client's first example.
+      size: how many examples it has; 0 masks every place.
+      client: its id.
+      key: of the round; the order of client k in epoch e is the stream ``("order", k, e)`` of it.
+      batching: from ``batching``.
+      max_size: at least the size of the largest client; what is beyond is left out.
+      limit: use only the client's first ``limit`` examples.
+    """
+    max_size = max_size if limit is None else min(max_size, limit)
+    size = jnp.minimum(size, max_size)
+    local, mask = _walk(stream(key, "order", client), size, batching, max_size)
+    rows = start + local
 
     def take(array: Array) -> Array:
         array = jnp.asarray(array)
@@ -123,14 +166,14 @@ def gather(
 def _walk(key: Key, size: Array, batching: Batching, max_size: int) -> tuple[Array, Array]:
     """Which of its examples one client shows at each place of its grid, and where it shows any."""
     step = jnp.arange(num_steps(batching, max_size))
+    an_epoch = jnp.maximum((size + batching.batch_size - 1) // batching.batch_size, 1)
     if batching.steps is None:
-        an_epoch, epochs = max(-(-max_size // batching.batch_size), 1), batching.epochs
+        epochs = batching.epochs
     else:
-        an_epoch = jnp.maximum((size + batching.batch_size - 1) // batching.batch_size, 1)
         epochs = (batching.steps + an_epoch - 1) // an_epoch
     epoch, within = step // an_epoch, step % an_epoch
     place = within[:, None] * batching.batch_size + jnp.arange(batching.batch_size)[None]  # [S, B]
-    mask = place < size
+    mask = (place < size) & (epoch < epochs)[:, None]
     if not batching.shuffle or max_size == 0:
         return place, mask
 

@@ -19,8 +19,7 @@ from floral.experiment.wiring import Checkpointing, Evaluation, LocalTraining
 from floral.metrics import accuracy, from_per_example
 from floral.mixtures import Mixing, softmax
 from floral.models import Model
-from floral.simulate import Simulator, make_simulator, sample_batch
-from floral.simulate import walk as make_walk
+from floral.simulate import Execution, Simulator, make_simulator, sample_batch
 from floral.typing import Loss, PyTree
 
 __all__ = ["Experiment", "build", "build_dataset"]
@@ -69,6 +68,7 @@ def build(
     *,
     like: "Experiment | None" = None,
     chunk: int | None = None,
+    donate: bool = False,
 ) -> Experiment:
     """Every part of a method's experiment; shapes are traced, nothing is trained or compiled.
 
@@ -76,11 +76,12 @@ def build(
       config: one method's whole config, as ``methods`` gives it.
       like: another experiment; where its data are this one's too, they are shared.
       chunk: clients side by side, as decided when the run began; None decides now.
+      donate: whether a round may take the memory of the state that it is given.
 
     Raises:
       FloralError: naming the part that does not fit.
     """
-    shared = like if like is not None and like.config["data"] == config["data"] else None
+    shared = like if like is not None and _shares_data(like.config, config) else None
     dataset = build_dataset(config) if shared is None else shared.dataset
     loss_name, loss = _loss(config["loss"], dataset)
     model = _model(config, dataset)
@@ -109,7 +110,9 @@ def build(
     metrics = {"loss": from_per_example(loss)}
     if dataset.num_classes is not None:
         metrics["accuracy"] = accuracy()
-    walk = SCHEMA.construct(places.EXECUTION, config["execution"] or {})
+    execution: Execution = SCHEMA.construct(places.EXECUTION, config["execution"] or {})
+    if chunk is not None:
+        execution = execution._replace(walk="chunk", chunk=chunk)
     simulator = make_simulator(
         algorithm,
         model,
@@ -118,10 +121,11 @@ def build(
         cohort=SCHEMA.construct(places.COHORT, config["cohort"] or {"kind": "full"}),
         batching=local.batching,
         uplink=SCHEMA.construct(places.UPLINK, config["uplink"] or {}),
-        walk=walk if chunk is None else make_walk(walk="chunk", chunk=chunk),
+        execution=execution,
         personalization=evaluation.personalization,
         evaluation_batch=evaluation.batch_size,
         data=None if shared is None else shared.simulator.data,
+        donate=donate,
     )
     return Experiment(
         config=config,
@@ -135,6 +139,11 @@ def build(
         checkpointing=SCHEMA.construct(places.CHECKPOINT, config["checkpoint"] or {}),
         rounds=config["rounds"],
     )
+
+
+def _shares_data(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether both are of the same data, in the same place."""
+    return all(one[area] == other[area] for area in ("data", "execution"))
 
 
 def _loss(name: str, dataset: FederatedDataset) -> tuple[str, Loss]:

@@ -98,7 +98,7 @@ TRANSFORM = Area("transform", _from("floral.uplink", "clip"))
 REDUCER = Area("reducer", _from("floral.uplink", "weighted_mean"))
 UPLINK = Section("uplink", _one("floral.uplink", "uplink"))
 COHORT = Area("cohort", _from("floral.simulate", "fixed", "full"))
-EXECUTION = Section("execution", _one("floral.simulate", "walk"))
+EXECUTION = Section("execution", _one("floral.simulate", "execution"))
 EVALUATE = Section("evaluate", _one("floral.experiment.wiring", "evaluation"))
 CHECKPOINT = Section("checkpoint", _one("floral.experiment.wiring", "checkpointing"))
 EXPERIMENT = Section("experiment", _one("floral.experiment.wiring", "experiment"))
@@ -118,7 +118,7 @@ _BY_TYPE: dict[str, Place] = {
     "Reducer": REDUCER,
     "Uplink": UPLINK,
     "Sampler": COHORT,
-    "Walk": EXECUTION,
+    "Execution": EXECUTION,
     "Evaluation": EVALUATE,
     "Checkpointing": CHECKPOINT,
 }

@@ -44,7 +44,10 @@ def build_all(
         alike = (e for e in experiments.values() if e.config["data"] == method["data"])
         try:
             experiment = build(
-                method, like=next(alike, None), chunk=None if place is None else saved_chunk(place)
+                method,
+                like=next(alike, None),
+                chunk=None if place is None else saved_chunk(place),
+                donate=True,
             )
             if place is None or checkpoint.latest_round(place / "checkpoints") is None:
                 _check_start(name, experiment, experiments, folder)

@@ -15,8 +15,11 @@ from floral.experiment import checkpoint, record
 from floral.experiment.assess import assess, score
 from floral.experiment.build import Experiment
 from floral.experiment.environment import check_config, check_data, describe_environment
+from floral.experiment.stopping import heeding_signals
 from floral.simulate import SimulationState
 from floral.typing import PyTree
+
+_BLOCK_SECONDS = 0.5
 
 __all__ = ["Best", "Interrupted", "Tick", "run_method", "start_state"]
 
@@ -60,7 +63,7 @@ def start_state(experiment: Experiment, source: PyTree = None) -> SimulationStat
         return state
     minus_infinity = jnp.asarray(-jnp.inf, jnp.float32)
     return state._replace(
-        best=Best(jnp.zeros((), jnp.int32), minus_infinity, state.server, state.table)
+        best=Best(jnp.zeros((), jnp.int32), minus_infinity, *_copied(state.server, state.table))
     )
 
 
@@ -125,40 +128,70 @@ class _Loop:
         self.folder = folder
         self.tick = tick
         self.state = state
-        self.saved = int(state.round)
+        self.taken = int(state.round)
+        self.saved = self.taken
         self.lines: list[dict[str, Any]] = []
         self.times: list[dict[str, Any]] = []
         self.clock = time.perf_counter()
+        self.pace: float | None = None  # seconds of a round, once one was taken that compiled not
 
     def run(self) -> dict[str, Any]:
+        stopped = False
         try:
-            while int(self.state.round) < self.experiment.rounds:
-                self._round()
+            with heeding_signals() as asked:
+                while self.taken < self.experiment.rounds and not stopped:
+                    self._block()
+                    stopped = asked() and self.taken < self.experiment.rounds
         except KeyboardInterrupt:
+            stopped = True
+        if stopped:
             self._save_what_is_done()
-            raise Interrupted(str(self.folder)) from None
+            raise Interrupted(str(self.folder))
         return self._summarize(self.state)
 
-    def _round(self) -> None:
-        state, sums = self.experiment.simulator.round(self.state)
-        taken = int(state.round)
-        line = _train_line(taken, jax.tree.map(np.asarray, sums))
+    def _block(self) -> None:
+        """Rounds in one compiled call, up to the next that something is due after."""
+        count = self._rounds_at_once()
+        self.state, sums = self.experiment.simulator.rounds(self.state, count)
+        sums = jax.tree.map(np.asarray, sums)  # waits for the rounds
+        new = [_train_line(self.taken + 1 + index, sums, index) for index in range(count)]
+        taken = self.taken + count
         if self._due(taken, self.experiment.evaluation.every):
-            numbers, table = assess(self.experiment, state)
-            state = _keep_best(state, score(numbers))
-            line["evaluation"] = numbers
+            numbers, table = assess(self.experiment, self.state)
+            self.state = _keep_best(self.state, score(numbers))
+            new[-1]["evaluation"] = numbers
             record.write_clients(self.folder, taken, table)
-        self._note(taken, line)
-        self.state = state  # only now is the round done: stopped before, it is taken again
+        self._note(new)
         if self.tick is not None:
-            self.tick(taken, line)
+            for line in new:
+                self.tick(line["round"], line)
         if self._due(taken, self._checkpoint_every):
             self._save()
 
+    def _rounds_at_once(self) -> int:
+        """One while the pace is unknown, then about half a second's worth, so that progress is
+        seen; never beyond a round after which something is due."""
+        left = min(
+            every - self.taken % every
+            for every in (self.experiment.evaluation.every, self._checkpoint_every)
+        )
+        left = min(left, self.experiment.rounds - self.taken)
+        if self.pace is None:
+            return 1
+        return max(1, min(left, int(_BLOCK_SECONDS / max(self.pace, 1e-6))))
+
     def _save_what_is_done(self) -> None:
-        """After an interrupt, which may have come at any line above, also amid a save."""
-        done = int(self.state.round)
+        """After an interrupt, which may have come at any line above, also amid a save.
+
+        Where it came amid rounds, their start is gone with the memory they took, and the run goes
+        on from its last checkpoint.
+        """
         record.cut_lines(self.folder, self.saved)
+        if any(leaf.is_deleted() for leaf in jax.tree.leaves(self.state)):
+            return
+        done = min(int(self.state.round), self.taken)
+        if done < int(self.state.round):
+            return
         self.lines = [line for line in self.lines if line["round"] <= done]
         self.times = [line for line in self.times if line["round"] <= done]
         if done > self.saved:
@@ -175,11 +208,16 @@ class _Loop:
     def _due(self, taken: int, every: int) -> bool:
         return taken % every == 0 or taken == self.experiment.rounds
 
-    def _note(self, taken: int, line: dict[str, Any]) -> None:
+    def _note(self, lines: list[dict[str, Any]]) -> None:
+        """Rounds are done once this has noted them: stopped before, they are taken again."""
         now = time.perf_counter()
-        self.times.append({"round": taken, "seconds": now - self.clock})
+        each = (now - self.clock) / len(lines)
+        if self.times or self.saved < self.taken:  # all but the first block, which compiles
+            self.pace = each
         self.clock = now
-        self.lines.append(line)
+        self.times += [{"round": line["round"], "seconds": each} for line in lines]
+        self.lines += lines
+        self.taken = lines[-1]["round"]
 
     def _save(self) -> None:
         """First the lines, then the state: what a checkpoint knows is always recorded."""
@@ -187,7 +225,7 @@ class _Loop:
         record.append_lines(self.folder / "timing.jsonl", self.times)
         keep = self.experiment.checkpointing.keep
         checkpoint.save(self.folder / "checkpoints", self.state, keep=keep)
-        self.saved = int(self.state.round)
+        self.saved = self.taken
         self.lines, self.times = [], []
 
     def _summarize(self, state: SimulationState) -> dict[str, Any]:
@@ -210,14 +248,14 @@ class _Loop:
         return record.read_json(self.folder / "summary.json")
 
 
-def _train_line(taken: int, sums: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    examples = int(sums["examples"])
+def _train_line(taken: int, sums: Mapping[str, np.ndarray], index: int) -> dict[str, Any]:
+    examples = int(sums["examples"][index])
     return {
         "round": taken,
         "train": {
-            "loss": float(sums["loss_sum"]) / max(examples, 1),
+            "loss": float(sums["loss_sum"][index]) / max(examples, 1),
             "examples": examples,
-            "clients": int(sums["cohort"]),
+            "clients": int(sums["cohort"][index]),
         },
     }
 
@@ -228,4 +266,10 @@ def _keep_best(state: SimulationState, value: float | None) -> SimulationState:
     score_now = jnp.asarray(value, jnp.float32)
     if not score_now > state.best.score:  # both rounded alike: of equal rounds the first is best
         return state
-    return state._replace(best=Best(state.round, score_now, state.server, state.table))
+    kept = _copied(state.round, score_now, state.server, state.table)
+    return state._replace(best=Best(*kept))
+
+
+def _copied(*trees: PyTree) -> tuple[PyTree, ...]:
+    """Copies, which the next rounds will not take the memory of."""
+    return jax.tree.map(jnp.copy, trees)

@@ -20,7 +20,7 @@ from floral.data import (
 )
 from floral.mixtures import Mixing
 from floral.models import Model
-from floral.simulate import Personalization, Sampler, Walk
+from floral.simulate import Execution, Personalization, Sampler
 from floral.uplink import Uplink
 
 __all__ = [
@@ -74,7 +74,7 @@ def experiment(
     cohort: Sampler | None = None,
     evaluate: Evaluation | None = None,
     checkpoint: Checkpointing | None = None,
-    execution: Walk | None = None,
+    execution: Execution | None = None,
     start_from: str | None = None,
     compare: Mapping[str, Any] | None = None,
 ) -> Mapping[str, Any]:

@@ -1,59 +1,116 @@
-"""The population on the device: data, traits, and what a round knows about one client."""
+"""The population on the devices: data, traits, and what a round knows about one client."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
 
-from floral.data import Batching, FederatedDataset, gather
+from floral.data import Batching, FederatedDataset, client_batches, locate
 from floral.messages import Context
 from floral.random import stream
+from floral.simulate.shard import replicate
 from floral.simulate.state import gather_rows
 from floral.typing import Array, Batch, Key
 
-__all__ = ["DeviceData", "DeviceSplit", "client_context", "gather_one", "on_device"]
+__all__ = [
+    "DeviceData",
+    "Holdings",
+    "client_context",
+    "holdings",
+    "on_devices",
+    "own_batches",
+    "splits_of_holdings",
+]
 
-
-class DeviceSplit(NamedTuple):
-    """One split: flat examples ``[M, ...]`` and offsets ``[N + 1]`` int32."""
-
-    examples: Mapping[str, Array]
-    offsets: Array
+_ALIGNMENT = 64
 
 
 class DeviceData(NamedTuple):
-    """The clients' data on the device.
+    """What of the population is on the devices, whole on each of them.
 
     Attributes:
-      splits: by name.
+      examples: ``{split: {field: [M, ...]}}``; empty for a population whose data stay on the host.
+      offsets: ``{split: [N + 1]}`` int32.
       traits: ``{name: [N, ...]}``.
       training: [n] int32, the clients that may be sampled.
     """
 
-    splits: dict[str, DeviceSplit]
-    traits: dict[str, Array]
+    examples: Mapping[str, Mapping[str, Array]]
+    offsets: Mapping[str, Array]
+    traits: Mapping[str, Array]
     training: Array
 
 
-def on_device(dataset: FederatedDataset) -> DeviceData:
-    """A dataset as device arrays."""
+class Holdings(NamedTuple):
+    """What the clients of a cohort hold of one split, and where it lies.
+
+    Attributes:
+      examples: flat arrays, each ``[M, ...]``.
+      starts: [K] int32, the row of each client's first example.
+      sizes: [K] int32, how many it has.
+    """
+
+    examples: Mapping[str, Array]
+    starts: Array
+    sizes: Array
+
+
+def splits_of_holdings(fed: bool) -> Any:
+    """Which parts of ``Holdings`` are split over devices: the examples only where they are fed."""
+    parts: Any = (fed, True, True)
+    return Holdings(*parts)
+
+
+def on_devices(dataset: FederatedDataset, mesh: Mesh, *, examples: bool = True) -> DeviceData:
+    """A dataset as arrays on every device.
+
+    On a CPU the devices share one copy of the host's memory: arrays are made ready for that once,
+    here, and a file that is mapped into memory is never copied at all.
+
+    Args:
+      dataset: the population.
+      mesh: the devices.
+      examples: whether the examples themselves go there.
+    """
+
+    def put(array: Any) -> Array:
+        return replicate(_aligned(array), mesh)
+
+    kept = dataset.splits if examples else {}
     return DeviceData(
-        splits={
-            name: DeviceSplit(
-                {field: jnp.asarray(array) for field, array in split.examples.items()},
-                jnp.asarray(split.offsets, jnp.int32),
-            )
-            for name, split in dataset.splits.items()
+        examples={
+            name: {field: put(array) for field, array in split.examples.items()}
+            for name, split in kept.items()
         },
-        traits={name: jnp.asarray(values) for name, values in dataset.traits.items()},
-        training=jnp.asarray(dataset.seen, jnp.int32),
+        offsets={
+            name: put(split.offsets.astype(np.int32)) for name, split in dataset.splits.items()
+        },
+        traits={name: put(values) for name, values in dataset.traits.items()},
+        training=put(dataset.seen.astype(np.int32)),
     )
 
 
-def gather_one(
-    data: DeviceData,
-    split: str,
+def _aligned(array: np.ndarray) -> np.ndarray:
+    """The array at an address that devices of a CPU can use without a copy of their own."""
+    if array.ctypes.data % _ALIGNMENT == 0 and array.flags.c_contiguous:
+        return array
+    room = np.empty(array.nbytes + _ALIGNMENT, np.uint8)
+    shift = -room.ctypes.data % _ALIGNMENT
+    copy = room[shift : shift + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def holdings(data: DeviceData, split: str, ids: Array) -> Holdings:
+    """What clients [K] hold of a split that is on the devices; nothing for an id of N (padding)."""
+    return Holdings(data.examples[split], *locate(data.offsets[split], ids))
+
+
+def own_batches(
+    held: Holdings,
+    place: Array,
     client: Array,
     key: Key,
     batching: Batching,
@@ -61,17 +118,24 @@ def gather_one(
     max_size: int,
     limit: int | None = None,
 ) -> Batch:
-    """One client's batches ``[S, B, ...]``; see ``floral.data.gather``."""
-    examples, offsets = data.splits[split]
-    cohort = gather(examples, offsets, client[None], key, batching, max_size=max_size, limit=limit)
-    return jax.tree.map(lambda leaf: leaf[0], cohort)
+    """The batches ``[S, B, ...]`` of the cohort's client at this place; see ``floral.data``."""
+    return client_batches(
+        held.examples,
+        held.starts[place],
+        held.sizes[place],
+        client,
+        key,
+        batching,
+        max_size=max_size,
+        limit=limit,
+    )
 
 
 def client_context(
     data: DeviceData, client: Array, round_index: Array, key: Key, cohort_size: Array
 ) -> Context:
     """What a round knows about one client (an id below N); the key is the run's."""
-    offsets = data.splits["train"].offsets
+    offsets = data.offsets["train"]
     return Context(
         round=round_index,
         public_key=stream(key, "public", round_index),

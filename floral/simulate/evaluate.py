@@ -9,20 +9,28 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from floral.algorithms.base import FederatedAlgorithm
 from floral.data import Batching
 from floral.metrics.base import Metric
 from floral.random import stream
-from floral.simulate.clients import DeviceData, client_context, gather_one
+from floral.simulate.clients import (
+    DeviceData,
+    Holdings,
+    client_context,
+    own_batches,
+    splits_of_holdings,
+)
+from floral.simulate.shard import on_each_device
 from floral.simulate.state import SimulationState, gather_rows
-from floral.simulate.walk import padded
-from floral.typing import Array, Batch, PyTree
+from floral.typing import Array, PyTree
 
-__all__ = ["Personalization", "kept_row", "make_evaluate", "new_row"]
+__all__ = ["Personalization", "RowOf", "kept_row", "make_evaluate", "new_row"]
 
-RowOf = Callable[[SimulationState, DeviceData, Array], PyTree]
-"""``(state, data, client id) -> row``, the client state that a client predicts with."""
+RowOf = Callable[[SimulationState, DeviceData, "Holdings | None", Array, Array], PyTree]
+"""``(state, data, training examples, place, client id) -> row``, the client state that a client
+predicts with; its examples are the training examples at that place."""
 
 
 class Personalization(NamedTuple):
@@ -37,8 +45,10 @@ class Personalization(NamedTuple):
     limit: int | None = None
 
 
-def kept_row(state: SimulationState, data: DeviceData, client: Array) -> PyTree:
-    """The row that a client of the training population keeps."""
+def kept_row(
+    state: SimulationState, data: DeviceData, held: Holdings | None, place: Array, client: Array
+) -> PyTree:
+    """The row that a client of the training population keeps; its examples are not needed."""
     return gather_rows(state.table, client)["client"]
 
 
@@ -53,13 +63,13 @@ def new_row(
       max_size: training examples of the largest client.
     """
 
-    def row_of(state, data, client):
+    def row_of(state, data, held, place, client):
         key = jax.random.fold_in(stream(state.key, "evaluate", state.round), client)
         context = client_context(data, client, state.round, state.key, jnp.ones(()))
         row = algorithm.client_init(stream(key, "init"), state.server, context.traits)
-        batches = gather_one(
-            data,
-            "train",
+        batches = own_batches(
+            held,
+            place,
             client,
             stream(key, "order"),
             personalization.batching,
@@ -77,56 +87,67 @@ def make_evaluate(
     algorithm: FederatedAlgorithm,
     metrics: Mapping[str, Metric],
     row_of: RowOf,
+    mesh: Mesh,
     *,
-    split: str,
     batch_size: int,
     max_size: int,
     chunk: int,
-) -> Callable[[SimulationState, DeviceData, Array], dict[str, PyTree]]:
+) -> Callable[..., dict[str, PyTree]]:
     """The function that evaluates clients.
 
     Args:
       algorithm: what a client's own model is.
       metrics: by name.
       row_of: what a client predicts with.
-      split: the split that is predicted.
+      mesh: the devices that share the clients.
       batch_size: examples predicted at once.
       max_size: examples of the split's largest client.
-      chunk: clients side by side.
+      chunk: clients side by side on a device.
 
     Returns:
-      ``(state, data, ids [n]) -> {metric: [n], "examples": [n], "mixture": [n, C] or {prefix:
-      [n, C]}}``.
+      ``(state, data, ids [n], trained, held, fed) -> {metric: [n], "examples": [n], "mixture":
+      [n, C] or {prefix: [n, C]}}``: ``held`` what the clients predict, ``trained`` what they
+      personalize on (None where they do not), ``fed`` (static) whether examples are split over the
+      devices too.
     """
 
-    def one(state, data, client):
-        row = row_of(state, data, client)
+    def one(state, data, trained, held, place, client):
+        row = row_of(state, data, trained, place, client)
         batching = Batching(batch_size, shuffle=False)
-        batches = gather_one(data, split, client, state.key, batching, max_size=max_size)
+        batches = own_batches(held, place, client, state.key, batching, max_size=max_size)
 
-        def sums_of(batch: Batch):
+        def sums_of(index: Any) -> dict[str, PyTree]:
+            batch = {name: leaf[index] for name, leaf in batches.items()}
             outputs = algorithm.predict(state.server, row, batch)
             return {name: metric.from_outputs(outputs, batch) for name, metric in metrics.items()}
 
-        def add(total, batch):
-            new = sums_of(batch)
-            return {name: m.merge(total[name], new[name]) for name, m in metrics.items()}, None
+        def add(index, total):
+            new = sums_of(index)
+            return {name: m.merge(total[name], new[name]) for name, m in metrics.items()}
 
-        first = jax.tree.map(lambda leaf: leaf[0], batches)
-        others = jax.tree.map(lambda leaf: leaf[1:], batches)
-        sums, _ = jax.lax.scan(add, sums_of(first), others)
+        live = jnp.sum(jnp.any(batches["mask"], axis=1), dtype=jnp.int32)
+        sums = jax.lax.fori_loop(1, live, add, sums_of(0))
         report: dict[str, Any] = {name: m.compute(sums[name]) for name, m in metrics.items()}
         report["examples"] = jnp.sum(batches["mask"], dtype=jnp.int32)
         if algorithm.mixture is not None:
             report["mixture"] = algorithm.mixture(state.server, row)
         return report
 
-    def evaluate(state, data, ids):
-        count = ids.shape[0]
-        together = min(chunk, count)
-        filler = jnp.broadcast_to(ids[-1:], (padded(count, together) - count,))
-        chunks = jnp.concatenate([ids, filler]).reshape(-1, together)
-        reports = jax.lax.map(jax.vmap(lambda client: one(state, data, client)), chunks)
-        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:count], reports)
+    def evaluate_share(state, data, ids, trained, held):
+        together = min(chunk, ids.shape[0])
+        places = jnp.arange(ids.shape[0]).reshape(-1, together)
+        turn = jax.vmap(lambda place: one(state, data, trained, held, place, ids[place]))
+        reports = jax.lax.map(turn, places)
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), reports)
+
+    def evaluate(state, data, ids, trained, held, fed):
+        lies = splits_of_holdings(fed)
+        share = on_each_device(
+            evaluate_share,
+            mesh,
+            split=(False, False, True, None if trained is None else lies, lies),
+            joined=True,
+        )
+        return share(state, data, ids, trained, held)
 
     return evaluate

@@ -1,34 +1,77 @@
 """One round as one pure function: sample, gather, train, reduce, aggregate."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
-from floral import tree
 from floral.algorithms.base import FederatedAlgorithm
-from floral.data import Batching
+from floral.data import Batching, locate
 from floral.messages import Context
 from floral.random import stream
-from floral.simulate.clients import DeviceData, client_context, gather_one
+from floral.simulate.clients import (
+    DeviceData,
+    Holdings,
+    client_context,
+    holdings,
+    own_batches,
+    splits_of_holdings,
+)
 from floral.simulate.sampling import Sampler
+from floral.simulate.shard import deal, on_each_device, share_of, summed
 from floral.simulate.state import SimulationState, gather_rows, scatter_rows
-from floral.simulate.walk import Sent, padded, walk_cohort
-from floral.typing import PyTree
+from floral.simulate.walk import Sent, Walked, walk_clients
+from floral.typing import Array, Key, PyTree
 from floral.uplink.base import Uplink
 
-__all__ = ["make_round"]
+__all__ = ["Cohort", "make_draw", "make_round"]
+
+
+class Cohort(NamedTuple):
+    """Who takes part in a round, in the order in which the devices walk them.
+
+    Attributes:
+      ids: [K] int32; N marks an empty place.
+      held: their training examples.
+    """
+
+    ids: Array
+    held: Holdings
+
+
+def make_draw(
+    sampler: Sampler, *, devices: int, chunk: int
+) -> Callable[[Key, Array, DeviceData], Array]:
+    """The function that draws a round's cohort and deals it to the devices.
+
+    Returns:
+      ``(key of the run, round, data) -> ids [devices * share]``, N for an empty place.
+    """
+
+    def draw(key, round_index, data):
+        num_clients = data.offsets["train"].shape[0] - 1
+        ids, active = sampler.sample(stream(key, "cohort", round_index), data.training)
+        share = share_of(ids.shape[0], devices, chunk)
+        empty = jnp.full(share * devices - ids.shape[0], num_clients)
+        ids = jnp.concatenate([jnp.where(active, ids, num_clients), empty]).astype(jnp.int32)
+        _, sizes = locate(data.offsets["train"], ids)
+        return ids[deal(sizes, devices, share)]
+
+    return draw
 
 
 def make_round(
     algorithm: FederatedAlgorithm,
     uplink: Uplink,
-    sampler: Sampler,
+    draw: Callable[[Key, Array, DeviceData], Array],
     batching: Batching,
+    mesh: Mesh,
     *,
     max_size: int,
     chunk: int,
-) -> Callable[[SimulationState, DeviceData], tuple[SimulationState, dict[str, PyTree]]]:
+) -> Callable[..., tuple[SimulationState, dict[str, PyTree]]]:
     """The function of one round.
 
     A client's key, order of examples and context depend on the round and on its own id alone, so
@@ -37,33 +80,33 @@ def make_round(
     Args:
       algorithm: what clients and server do.
       uplink: what happens to updates on their way.
-      sampler: who takes part.
+      draw: who takes part; from ``make_draw``.
       batching: how a client's examples become batches.
+      mesh: the devices that share the cohort.
       max_size: training examples of the largest client.
-      chunk: clients side by side.
+      chunk: clients side by side on a device.
 
     Returns:
-      ``(state, data) -> (state, metrics)``, metrics the summed ``loss_sum``, ``examples`` and
-      ``cohort`` (clients that took part).
+      ``(state, data, cohort=None) -> (state, metrics)``, metrics the summed ``loss_sum``,
+      ``examples`` and ``cohort`` (clients that took part). A cohort is given where its examples
+      come from the host; otherwise it is drawn and looked up in the data.
     """
 
-    def round_function(state, data):
-        num_clients = data.splits["train"].offsets.shape[0] - 1
-        sample_key = stream(state.key, "cohort", state.round)
-        ids, active = sampler.sample(sample_key, data.training)
-        extra = padded(ids.shape[0], chunk) - ids.shape[0]
-        ids = jnp.concatenate([jnp.where(active, ids, num_clients), jnp.full(extra, num_clients)])
-        active = ids < num_clients
-        cohort_size = jnp.sum(active).astype(jnp.float32)
+    def walk_share(state, data, cohort, cohort_size):
+        """What one device does: its clients' turns, summed over all devices."""
+        ids, held = cohort
+        num_clients = data.offsets["train"].shape[0] - 1
         client_key = stream(state.key, "client", state.round)
         order_key = stream(state.key, "order", state.round)
 
-        def turn(client):
-            key = jax.random.fold_in(client_key, client)
+        def turn(place):
+            client = ids[place]
+            present = client < num_clients
             known = jnp.minimum(client, num_clients - 1)
+            key = jax.random.fold_in(client_key, client)
             row = gather_rows(state.table, known)
             context = client_context(data, known, state.round, state.key, cohort_size)
-            batches = gather_one(data, "train", client, order_key, batching, max_size=max_size)
+            batches = own_batches(held, place, client, order_key, batching, max_size=max_size)
             upload, own, metrics = algorithm.client_update(
                 stream(key, "update"),
                 algorithm.download(state.server, context),
@@ -74,39 +117,57 @@ def make_round(
             update, uplink_row = uplink.client.update(
                 upload.update, row["uplink"], key=stream(key, "uplink")
             )
-            present = client < num_clients
-            weight = jax.tree.map(lambda w: jnp.where(present, w, 0.0), upload.weight)
+            weight, metrics = jax.tree.map(
+                lambda leaf: jnp.where(present, leaf, jnp.zeros_like(leaf)),
+                (upload.weight, metrics),
+            )
             return Sent(update, weight, {"client": own, "uplink": uplink_row}, metrics)
 
-        reduced, reduce_state, rows, metrics = walk_cohort(
-            turn,
-            ids,
-            chunk,
-            uplink.reduce,
-            state.uplink["reduce"],
-            stream(state.key, "reduce", state.round),
+        places = jnp.arange(ids.shape[0])
+        walked = walk_clients(turn, places, chunk, uplink.reduce.fold)
+        sums, metrics = summed((walked.sums, walked.metrics), mesh)
+        return walked._replace(sums=sums, metrics=metrics)
+
+    def round_function(state, data, cohort=None):
+        fed = cohort is not None
+        if not fed:
+            ids = draw(state.key, state.round, data)
+            cohort = Cohort(ids, holdings(data, "train", ids))
+        ids, held = cohort
+        active = ids < data.offsets["train"].shape[0] - 1
+        cohort_size = jnp.sum(active).astype(jnp.float32)
+        walk = on_each_device(
+            walk_share,
+            mesh,
+            split=(False, False, (True, splits_of_holdings(fed)), False),
+            joined=Walked(sums=False, sent=True, rows=True, metrics=False),
         )
+        walked = walk(state, data, (ids, held), cohort_size)
+        reduce_state = state.uplink["reduce"]
+        if uplink.reduce.fold is None:
+            reduced, reduce_state = uplink.reduce.reduce(
+                *walked.sent, reduce_state, key=stream(state.key, "reduce", state.round)
+            )
+        else:
+            reduced = uplink.reduce.fold.finish(walked.sums)
         update, server_state = uplink.server.update(
             reduced.update,
             state.uplink["server"],
             key=stream(state.key, "uplink", state.round),
         )
-        sizes = gather_rows(jnp.diff(data.splits["train"].offsets), ids)
         context = Context(
             round=state.round,
             public_key=stream(state.key, "public", state.round),
-            num_examples=jnp.sum(jnp.where(active, sizes, 0)).astype(jnp.float32),
+            num_examples=jnp.sum(held.sizes).astype(jnp.float32),
             cohort_size=cohort_size,
             traits=(),
         )
         next_state = state._replace(
             round=state.round + 1,
             server=algorithm.aggregate(state.server, reduced._replace(update=update), context),
-            table=scatter_rows(state.table, ids, rows),
+            table=scatter_rows(state.table, ids, walked.rows),
             uplink={"reduce": reduce_state, "server": server_state},
         )
-        counted = tree.select(active, metrics, tree.zeros_like(metrics))
-        sums = jax.tree.map(lambda values: jnp.sum(values, axis=0), counted)
-        return next_state, {**sums, "cohort": jnp.sum(active)}
+        return next_state, {**walked.metrics, "cohort": jnp.sum(active)}
 
     return round_function

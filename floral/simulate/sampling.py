@@ -10,7 +10,7 @@ from floral import check
 from floral.errors import SpecError
 from floral.typing import Array, Key
 
-__all__ = ["Sampler", "fixed", "full"]
+__all__ = ["Sampler", "distinct", "fixed", "full"]
 
 
 class Sampler(NamedTuple):
@@ -57,10 +57,12 @@ def fixed(*, size: int | None = None, fraction: float | None = None) -> Sampler:
         return cohort
 
     def sample(key, clients):
-        cohort = capacity(clients.shape[0])
-        if cohort == clients.shape[0]:
-            return clients, jnp.ones((cohort,), bool)
-        return jax.random.choice(key, clients, (cohort,), replace=False), jnp.ones((cohort,), bool)
+        population = clients.shape[0]
+        cohort = capacity(population)
+        everyone = jnp.ones((cohort,), bool)
+        if cohort == population:
+            return clients, everyone
+        return clients[distinct(key, population, cohort)], everyone
 
     return Sampler(capacity, sample)
 
@@ -68,3 +70,34 @@ def fixed(*, size: int | None = None, fraction: float | None = None) -> Sampler:
 def full() -> Sampler:
     """Every client, every round."""
     return fixed(fraction=1.0)
+
+
+def distinct(key: Key, population: int, count: int) -> Array:
+    """``count`` of the numbers 0 … population - 1, none twice, all sets equally likely: [count].
+
+    Costs O(count log count) whatever the population: of twice as many independent draws the first
+    ``count`` different ones are kept, and in the rare case of too few all are drawn again, which
+    favours no number. From half the population on, a permutation is as cheap.
+
+    Example:
+      >>> sorted(distinct(jax.random.key(0), 5, 5).tolist())
+      [0, 1, 2, 3, 4]
+    """
+    if 2 * count > population:
+        return jax.random.permutation(key, population)[:count]
+
+    def draw(attempt: Array) -> tuple[Array, Array]:
+        values = jax.random.randint(
+            jax.random.fold_in(key, attempt), (2 * count,), 0, population, jnp.int32
+        )
+        by_value = jnp.argsort(values, stable=True)
+        repeats = jnp.diff(values[by_value], prepend=-1) == 0
+        again = jnp.zeros((2 * count,), bool).at[by_value].set(repeats)
+        return values[jnp.argsort(again, stable=True)[:count]], jnp.sum(~again)
+
+    def redraw(carry):
+        attempt, _, _ = carry
+        return (attempt + 1, *draw(attempt + 1))
+
+    start = jnp.zeros((), jnp.int32)
+    return jax.lax.while_loop(lambda carry: carry[2] < count, redraw, (start, *draw(start)))[1]

@@ -16,7 +16,8 @@ import pytest
 from floral import algorithms, simulate, tree
 from floral.algorithms import FederatedAlgorithm, Upload
 from floral.data import batching
-from floral.simulate.clients import client_context, gather_one, on_device
+from floral.simulate.clients import client_context, holdings, on_devices, own_batches
+from floral.simulate.shard import make_mesh
 from floral.simulate.state import gather_rows
 from floral.uplink import weighted_mean
 
@@ -61,7 +62,7 @@ class Case(typing.NamedTuple):
 def case(request, build, simulator, after):
     name, settings = CASES[request.param]
     algorithm = build(name, **settings)
-    sim = simulator(algorithm, walk=simulate.walk(walk="scan"))
+    sim = simulator(algorithm, execution=simulate.execution(walk="scan"))
     start = sim.init(jax.random.key(0))
     half = after(sim, 2, state=start)
     return Case(algorithm, sim, start, half, after(sim, 2, state=half))
@@ -110,15 +111,15 @@ def test_half_a_run_saved_and_resumed_is_the_whole_run_bit_for_bit(case, after, 
 
 def test_walking_in_chunks_changes_nothing_beyond_the_order_of_sums(case, simulator, after, near):
     # Five clients in chunks of two: the last chunk is half empty.
-    sim = simulator(case.algorithm, walk=simulate.walk(walk="chunk", chunk=2))
+    sim = simulator(case.algorithm, execution=simulate.execution(walk="chunk", chunk=2))
     near(after(sim, 2, state=case.start)._replace(key=()), case.half._replace(key=()))
 
 
 @pytest.fixture(scope="module")
 def three(case, simulator):
     """A round of clients 0, 2 and 3: ``(state, metrics)``."""
-    scan = simulate.walk(walk="scan")
-    return simulator(case.algorithm, cohort=_of_cohort([0, 2, 3]), walk=scan).round(case.half)
+    scan = simulate.execution(walk="scan")
+    return simulator(case.algorithm, cohort=_of_cohort([0, 2, 3]), execution=scan).round(case.half)
 
 
 def test_the_order_of_the_cohort_is_irrelevant(case, three, simulator, near):
@@ -131,7 +132,9 @@ def test_the_order_of_the_cohort_is_irrelevant(case, three, simulator, near):
 def test_an_empty_place_in_the_cohort_changes_nothing_bit_for_bit(case, three, simulator, same):
     gaps = _of_cohort([0, 1, 2, 3, 0], [1, 0, 1, 1, 0])
     same(
-        simulator(case.algorithm, cohort=gaps, walk=simulate.walk(walk="scan")).round(case.half),
+        simulator(case.algorithm, cohort=gaps, execution=simulate.execution(walk="scan")).round(
+            case.half
+        ),
         three,
     )
 
@@ -149,7 +152,7 @@ def test_longer_padding_of_every_client_changes_nothing_bit_for_bit(
     unseen = np.array([False] * 5 + [True])
     # The synthetic draws run client by client, so the first five are the same data.
     larger = make_population((*sizes, 13), clusters=(*clusters, 0), unseen=unseen)
-    grown = simulator(case.algorithm, larger, walk=simulate.walk(walk="scan"))
+    grown = simulator(case.algorithm, larger, execution=simulate.execution(walk="scan"))
     state = after(grown, 2)
     same(state.server, case.half.server)
     rows = jax.tree.map(lambda leaf: leaf[:5], state.table)
@@ -159,11 +162,12 @@ def test_longer_padding_of_every_client_changes_nothing_bit_for_bit(
 def _turn(case, population):
     """The uploads of three clients side by side, as the uplink gets them."""
     sim_state = case.half
-    data = on_device(population)
+    data = on_devices(population, make_mesh(jax.devices()[:1]))
 
     def one(client):
         context = client_context(data, client, sim_state.round, sim_state.key, jnp.ones(()))
-        batches = gather_one(data, "train", client, sim_state.key, BATCHING, max_size=7)
+        held = holdings(data, "train", client[None])
+        batches = own_batches(held, 0, client, sim_state.key, BATCHING, max_size=7)
         row = gather_rows(sim_state.table, client)["client"]
         received = case.algorithm.download(sim_state.server, context)
         key = jax.random.fold_in(sim_state.key, client)
@@ -210,14 +214,15 @@ def test_a_client_of_weight_zero_changes_nothing_even_with_a_nan(case, uploads, 
 
 def test_predictions_and_personalization_can_be_mapped_over_clients(case, population, near):
     state, algorithm = case.half, case.algorithm
-    data = on_device(population)
+    data = on_devices(population, make_mesh(jax.devices()[:1]))
     x = jnp.ones((3, 3))
     batch = {"x": x, "mask": jnp.ones(3, bool)}
 
     def one(client):
         context = client_context(data, client, state.round, state.key, jnp.ones(()))
         row = algorithm.client_init(state.key, state.server, context.traits)
-        batches = gather_one(data, "train", client, state.key, BATCHING, max_size=7)
+        held = holdings(data, "train", client[None])
+        batches = own_batches(held, 0, client, state.key, BATCHING, max_size=7)
         row = algorithm.personalize(state.key, state.server, row, batches, context)
         return algorithm.predict(state.server, row, batch)
 

@@ -204,10 +204,11 @@ def test_resume_after_an_interrupt_is_bitwise(whole, config, tmp_path, kept, at)
     with pytest.raises(Interrupted, match=r"/run$"):
         floral.run(config(), out=tmp_path, progress=Stop(at))
     folder = tmp_path / "run"
-    assert checkpoint.latest_round(folder / "checkpoints") == at == len(lines(folder))
+    saved = checkpoint.latest_round(folder / "checkpoints")
+    assert saved == len(lines(folder)) >= at  # rounds of one call are saved together
     seen = Seen()
     floral.resume(folder, progress=seen)
-    assert seen.begun == {"floral": at}
+    assert seen.begun == {"floral": saved}
     assert kept(folder) == kept(whole.folder)
     summary = floral.resume(folder).summaries["floral"]
     assert {**summary, "seconds": 0} == {**whole.summaries["floral"], "seconds": 0}
@@ -372,7 +373,9 @@ def test_a_comparison_goes_on_where_it_stopped(config, comparison, tmp_path, kep
     assert not (folder / "mixture_only").exists()
     seen = Seen()
     result = floral.resume(folder, progress=seen)
-    assert seen.begun == {"fedavg": 3, "mixture_only": 0}
+    assert list(seen.begun) == ["fedavg", "mixture_only"]
+    assert seen.begun["fedavg"] >= 3
+    assert seen.begun["mixture_only"] == 0
     assert list(result.summaries) == ["floral", "fedavg", "mixture_only"]
     for method in result.summaries:
         assert kept(folder / method) == kept(whole.folder / method)

@@ -9,8 +9,8 @@ import optax
 import pytest
 
 from floral import adaptors, algorithms, data, losses, metrics, mixtures, simulate, uplink
-from floral.simulate.clients import on_device
-from floral.simulate.round import make_round
+from floral.simulate.round import make_draw, make_round
+from floral.simulate.shard import make_mesh
 
 
 class Trained(NamedTuple):
@@ -77,13 +77,15 @@ def _train(
         )
         for task in tasks
     ]
+    chunk = tasks[0].dataset.num_clients
     take_round = make_round(
         algorithm,
         uplink.uplink(),
-        simulate.full(),
+        make_draw(simulate.full(), devices=1, chunk=chunk),
         batching,
+        make_mesh(jax.devices()[:1]),
         max_size=tasks[0].dataset.splits["train"].max_size,
-        chunk=tasks[0].dataset.num_clients,
+        chunk=chunk,
     )
 
     @jax.jit
@@ -93,9 +95,7 @@ def _train(
 
     starts = [sim.init(jax.random.key(seed)) for sim, seed in zip(simulators, seeds, strict=True)]
     states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
-    populations = jax.tree.map(
-        lambda *leaves: jnp.stack(leaves), *[on_device(task.dataset) for task in tasks]
-    )
+    populations = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[sim.data for sim in simulators])
     ends = train(states, populations)
     return Trained(
         tasks,

@@ -6,7 +6,7 @@ import pytest
 
 from floral import algorithms, data, losses, metrics, mixtures, models, simulate, uplink
 from floral.errors import SpecError
-from floral.simulate.walk import chunk_size
+from floral.simulate.execution import chunk_size
 
 
 @pytest.fixture(scope="module")
@@ -23,14 +23,14 @@ def trained(sim, after):
 def test_chunked_whole_and_one_by_one_are_the_same_round(build, simulator, sim, near):
     state = sim.init(jax.random.key(0))
     rounds = {
-        "vmap": simulate.walk(walk="vmap"),
-        "scan": simulate.walk(walk="scan"),
-        "uneven": simulate.walk(walk="chunk", chunk=2),
-        "wide": simulate.walk(walk="chunk", chunk=99),
+        "vmap": simulate.execution(walk="vmap"),
+        "scan": simulate.execution(walk="scan"),
+        "uneven": simulate.execution(walk="chunk", chunk=2),
+        "wide": simulate.execution(walk="chunk", chunk=99),
     }
     results = {}
     for name, walk in rounds.items():
-        walked = simulator(build("floral"), walk=walk)
+        walked = simulator(build("floral"), execution=walk)
         results[name] = walked.round(state)
         assert walked.chunk == {"vmap": 5, "scan": 1, "uneven": 2, "wide": 5}[name]
     for state, sums in results.values():
@@ -47,14 +47,14 @@ def test_padding_a_cohort_to_whole_chunks_changes_nothing_bit_for_bit(build, sim
             jnp.arange(8) < 5,
         ),
     )
-    twos = simulate.walk(walk="chunk", chunk=2)
+    twos = simulate.execution(walk="chunk", chunk=2)
     state = sim.init(jax.random.key(0))
-    left = simulator(build("floral"), walk=twos).round(state)
-    same(simulator(build("floral"), walk=twos, cohort=roomy).round(state), left)
+    left = simulator(build("floral"), execution=twos).round(state)
+    same(simulator(build("floral"), execution=twos, cohort=roomy).round(state), left)
 
 
 def test_a_round_moves_nothing_between_host_and_device(sim, trained):
-    with jax.transfer_guard("disallow"):
+    with jax.transfer_guard("disallow_explicit"):
         state, sums = sim.round(trained)
         state, sums = sim.round(state)
     assert float(sums["cohort"]) == 5
@@ -62,7 +62,7 @@ def test_a_round_moves_nothing_between_host_and_device(sim, trained):
 
 def test_the_transfer_guard_would_notice(sim, trained):
     on_host = trained._replace(round=np.zeros((), np.int32))
-    with jax.transfer_guard("disallow"), pytest.raises(Exception, match="Disallowed"):
+    with jax.transfer_guard("disallow_explicit"), pytest.raises(Exception, match="Disallowed"):
         sim.round(on_host)
 
 
@@ -282,9 +282,9 @@ def test_server_momentum_and_adam_take_the_mean_update_as_their_gradient(
         (lambda: simulate.fixed(size=2, fraction=0.5), "either size or fraction"),
         (lambda: simulate.fixed(size=0), "size must be a whole number"),
         (lambda: simulate.fixed(fraction=1.5), "fraction must lie between"),
-        (lambda: simulate.walk(walk="chunk"), "chunk belongs to walk = 'chunk'"),
-        (lambda: simulate.walk(walk="scan", chunk=2), "chunk belongs to walk = 'chunk'"),
-        (lambda: simulate.walk(walk="sacn"), "did you mean 'scan'"),
+        (lambda: simulate.execution(walk="chunk"), "chunk belongs to walk = 'chunk'"),
+        (lambda: simulate.execution(walk="scan", chunk=2), "chunk belongs to walk = 'chunk'"),
+        (lambda: simulate.execution(walk="sacn"), "did you mean 'scan'"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused(make, message):
@@ -332,7 +332,7 @@ def test_a_fraction_is_rounded_and_never_empty():
     [("cpu", True, 1), ("cpu", False, 64), ("gpu", True, 64), ("gpu", False, 64)],
 )
 def test_automatic_walks_follow_the_backend_and_what_clients_train(backend, own_weights, expected):
-    chosen = chunk_size(simulate.walk(), 300, own_weights=own_weights, backend=backend)
+    chosen = chunk_size(simulate.execution(), 300, own_weights=own_weights, backend=backend)
     assert chosen == expected
 
 

@@ -1,0 +1,184 @@
+"""Evaluations, compiled: clients in blocks of few sizes, whoever is asked for."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from floral import check
+from floral.algorithms.base import FederatedAlgorithm
+from floral.data import FederatedDataset
+from floral.errors import SpecError
+from floral.metrics.base import Metric
+from floral.simulate.clients import DeviceData, holdings
+from floral.simulate.evaluate import Personalization, kept_row, make_evaluate, new_row
+from floral.simulate.feed import Feed
+from floral.simulate.shard import replicate, replicated
+from floral.simulate.state import SimulationState
+from floral.typing import Params, PyTree
+
+__all__ = ["Evaluator"]
+
+_SIDE_BY_SIDE = 16
+_LARGEST_SHARE = 256  # clients of a block on one device
+
+
+class Evaluator:
+    """What clients' own models are worth; a simulator's own, made by ``make_simulator``."""
+
+    def __init__(
+        self,
+        algorithm: FederatedAlgorithm,
+        metrics: Mapping[str, Metric],
+        personalization: Personalization,
+        dataset: FederatedDataset,
+        mesh: Mesh,
+        data: DeviceData,
+        feed: Feed | None,
+        *,
+        batch_size: int,
+        stateless: bool,
+        prepare: Callable[[Callable[..., Any]], Callable[..., Any]],
+    ):
+        self._algorithm = algorithm
+        self._metrics = metrics
+        self._dataset = dataset
+        self._mesh = mesh
+        self._data = data
+        self._feed = feed
+        self._batch_size = batch_size
+        self._prepare = prepare
+        self._anew = dataset.unseen | stateless
+        max_size = dataset.splits["train"].max_size
+        self._row_of = {
+            False: kept_row,
+            True: new_row(algorithm, personalization, max_size=max_size),
+        }
+        self._own_row = {
+            anew: jax.jit(prepare(self._one_row(row_of))) for anew, row_of in self._row_of.items()
+        }
+        self._compiled: dict[tuple[str, bool], Callable[..., Any]] = {}
+
+    def evaluate(
+        self, state: SimulationState, split: str = "test", clients: Sequence[int] | None = None
+    ) -> dict[str, Any]:
+        """Every asked client's metrics, in the order of their ids' first appearance by id."""
+        check.one_of(self._dataset.splits, split=split)
+        everyone = np.arange(self._dataset.num_clients)
+        ids = self._known(everyone if clients is None else clients)
+        state = replicate(state._replace(best=()), self._mesh)
+        groups = [(anew, ids[self._anew[ids] == anew]) for anew in (False, True)]
+        reports = [
+            report
+            for anew, some in groups
+            if some.size
+            for report in self._in_blocks(state, split, anew, some)
+        ]
+        joined = jax.tree.map(lambda *columns: np.concatenate(columns), *reports)
+        order = np.argsort(joined["client"], kind="stable")
+        return jax.tree.map(lambda column: column[order], joined)
+
+    def client(self, state: SimulationState, client_id: int) -> PyTree:
+        """A client's state, personalized where need be."""
+        (known,) = self._known([client_id])
+        state = replicate(state._replace(best=()), self._mesh)
+        anew = bool(self._anew[known])
+        ids = np.full(self._mesh.size, known, np.int32)
+        held = self._feed("train", ids) if anew and self._feed is not None else None
+        return self._own_row[anew](state, self._data, held, np.int32(known))
+
+    def predict(self, state: SimulationState, client_id: int, x: Any) -> Any:
+        """The outputs of a client's own model."""
+        inputs = replicate(jnp.asarray(x), self._mesh)
+        mask = replicate(jnp.ones((inputs.shape[0],), bool), self._mesh)
+        state = replicate(state._replace(best=()), self._mesh)
+        row = self.client(state, client_id)
+        return self._algorithm.predict(state.server, row, {"x": inputs, "mask": mask})
+
+    def export(self, state: SimulationState, client_id: int) -> Params:
+        """A client's own model as one plain params tree.
+
+        Raises:
+          SpecError: for an algorithm whose clients' models are no single params tree.
+        """
+        if self._algorithm.export is None:
+            raise SpecError(
+                "this algorithm mixes outputs, not parameters: there is no single model to "
+                "export; use predict"
+            )
+        state = replicate(state._replace(best=()), self._mesh)
+        return self._algorithm.export(state.server, self.client(state, client_id))
+
+    def _known(self, clients: Any) -> np.ndarray:
+        ids = np.asarray(clients)
+        count = self._dataset.num_clients
+        if ids.size == 0 or ids.min() < 0 or ids.max() >= count:
+            raise SpecError(f"clients must be ids from 0 to {count - 1}, got {clients!r}")
+        return ids
+
+    def _in_blocks(self, state: SimulationState, split: str, anew: bool, ids: np.ndarray):
+        """Reports of clients of one kind: the largest first, in blocks as large as a power of two.
+
+        Few sizes of blocks mean few compilations, whatever clients are asked for.
+        """
+        devices = self._mesh.size
+        each = -(-len(ids) // devices)
+        share = min(_LARGEST_SHARE, 1 << (each - 1).bit_length())
+        block = share * devices
+        sizes = self._dataset.splits[split].sizes
+        ids = ids[np.argsort(-sizes[ids], kind="stable")]
+        pending = []
+        for first in range(0, len(ids), block):
+            some = ids[first : first + block]
+            filled = np.full(block, self._dataset.num_clients, np.int32)
+            filled[: len(some)] = some
+            filled = filled.reshape(share, devices).T.reshape(-1)
+            pending.append((filled, self._block(state, split, anew, filled)))
+        for filled, report in pending:
+            real = filled < self._dataset.num_clients
+            report = jax.tree.map(lambda leaf, real=real: np.asarray(leaf)[real], report)
+            yield {"client": filled[real], **report}
+
+    def _block(self, state: SimulationState, split: str, anew: bool, ids: np.ndarray) -> PyTree:
+        if (split, anew) not in self._compiled:
+            self._compiled[split, anew] = self._compile(split, anew)
+        trained = held = None
+        if self._feed is not None:
+            held = self._feed(split, ids)
+            trained = self._feed("train", ids) if anew else None
+        return self._compiled[split, anew](
+            state, self._data, replicate(ids, self._mesh), trained, held
+        )
+
+    def _compile(self, split: str, anew: bool) -> Callable[..., Any]:
+        max_size = self._dataset.splits[split].max_size
+        evaluate = make_evaluate(
+            self._algorithm,
+            self._metrics,
+            self._row_of[anew],
+            self._mesh,
+            batch_size=min(self._batch_size, max(1, max_size)),
+            max_size=max_size,
+            chunk=_SIDE_BY_SIDE,
+        )
+        fed = self._feed is not None
+
+        def block(state, data, ids, trained, held):
+            if not fed:
+                held = holdings(data, split, ids)
+                trained = holdings(data, "train", ids) if anew else None
+            return evaluate(state, data, ids, trained, held, fed)
+
+        # Every process sees the whole report.
+        return jax.jit(self._prepare(block), out_shardings=replicated(self._mesh))
+
+    def _one_row(self, row_of: Callable[..., PyTree]) -> Callable[..., PyTree]:
+        def row(state, data, held, client):
+            if held is None and data.examples:
+                held = holdings(data, "train", client[None])
+            return row_of(state, data, held, jnp.zeros((), jnp.int32), client)
+
+        return row

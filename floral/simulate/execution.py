@@ -1,0 +1,119 @@
+"""How clients are executed: side by side, in chunks or one by one, and on which devices.
+
+Nothing here changes results beyond the reassociation of float sums.
+"""
+
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+
+from floral import check
+from floral.data import FederatedDataset
+from floral.errors import SpecError
+
+__all__ = ["Execution", "chosen_devices", "chunk_size", "execution"]
+
+_LARGEST_CHUNK = 64
+
+WalkKind = Literal["auto", "vmap", "chunk", "scan"]
+Home = Literal["auto", "device", "host"]
+
+
+class Execution(NamedTuple):
+    """How clients are executed; made by ``execution``."""
+
+    walk: WalkKind = "auto"
+    chunk: int | None = None
+    devices: int | None = None
+    population: Home = "auto"
+
+
+def execution(
+    *,
+    walk: WalkKind = "auto",
+    chunk: int | None = None,
+    devices: int | None = None,
+    population: Home = "auto",
+) -> Execution:
+    """How clients are executed.
+
+    Args:
+      walk: on each device: vmap (its whole share of the cohort side by side), chunk (so many at a
+        time), scan (one after another), or auto, which looks at the backend and at what clients
+        train.
+      chunk: clients side by side on each device, for "chunk".
+      devices: how many devices share a cohort; all by default. A CPU is one device unless JAX is
+        told otherwise before it starts: ``jax.config.update("jax_num_cpu_devices", 2)``.
+      population: where the clients' data live: device (whole, on every device), host (each
+        round's cohort is fetched while the round before it trains), or auto, which is host for
+        data that are mapped from files or generated.
+
+    Raises:
+      SpecError: if chunk is missing where it is needed, or given where it is not.
+    """
+    check.one_of(("auto", "vmap", "chunk", "scan"), walk=walk)
+    check.one_of(("auto", "device", "host"), population=population)
+    if (chunk is not None) != (walk == "chunk"):
+        raise SpecError(
+            f"chunk belongs to walk = 'chunk' and to no other; got walk = {walk!r}, "
+            f"chunk = {chunk!r}"
+        )
+    if chunk is not None:
+        check.positive_int(chunk=chunk)
+    if devices is not None:
+        check.positive_int(devices=devices)
+    return Execution(walk, chunk, devices, population)
+
+
+def chosen_devices(execution: Execution) -> list[Any]:
+    """The devices that share a cohort.
+
+    Raises:
+      SpecError: if more are asked for than there are; for a CPU it says how to have more.
+    """
+    present = jax.devices()
+    wanted = len(present) if execution.devices is None else execution.devices
+    if wanted > len(present):
+        hint = (
+            f'; call jax.config.update("jax_num_cpu_devices", {wanted}) before JAX starts'
+            if present[0].platform == "cpu"
+            else ""
+        )
+        raise SpecError(f"execution.devices: {wanted} asked for, {len(present)} present{hint}")
+    return present[:wanted]
+
+
+def chunk_size(execution: Execution, share: int, *, own_weights: bool, backend: str) -> int:
+    """How many clients go side by side on one device.
+
+    On a CPU a client that trains weights of its own is fastest alone: its weights stay in cache.
+    Clients that share frozen weights are fastest side by side, as all are on an accelerator.
+
+    Args:
+      execution: what the user asked for.
+      share: clients of a cohort on one device.
+      own_weights: whether each client trains a copy of the model's weights.
+      backend: as ``jax.default_backend()`` names it.
+    """
+    if execution.walk == "chunk":
+        return min(execution.chunk or share, share)
+    if execution.walk == "auto":
+        alone = backend == "cpu" and own_weights
+        return 1 if alone else min(share, _LARGEST_CHUNK)
+    return 1 if execution.walk == "scan" else share
+
+
+def stays_on_host(execution: Execution, dataset: FederatedDataset) -> bool:
+    """Whether clients' examples are fetched for each cohort rather than put on the devices.
+
+    Automatically they are where an array is no plain array in memory, but a mapped file or
+    something that makes rows when it is indexed.
+    """
+    if execution.population != "auto":
+        return execution.population == "host"
+    return any(
+        type(array) is not np.ndarray
+        for split in dataset.splits.values()
+        for array in split.examples.values()
+    )

@@ -1,0 +1,118 @@
+"""A cohort over devices: who goes where, and one function on every device at once.
+
+The state is replicated; a cohort's clients are dealt to the devices by size, so that all finish
+together and clients that stand side by side are alike.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from floral.typing import Array, PyTree
+
+__all__ = [
+    "AXIS",
+    "deal",
+    "make_mesh",
+    "on_each_device",
+    "replicate",
+    "replicated",
+    "sharded",
+    "share_of",
+    "summed",
+]
+
+AXIS = "clients"
+"""The name of the mesh axis that a cohort is spread over."""
+
+
+def make_mesh(devices: Sequence[Any]) -> Mesh:
+    """The devices in a row."""
+    return Mesh(np.asarray(devices), (AXIS,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The whole array on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def sharded(mesh: Mesh) -> NamedSharding:
+    """The leading axis split over the devices."""
+    return NamedSharding(mesh, PartitionSpec(AXIS))
+
+
+def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
+    """The tree on every device of the mesh; untouched where it is there, or is being traced."""
+    target = replicated(mesh)
+    leaves = jax.tree.leaves(tree)
+    if any(isinstance(leaf, Tracer) for leaf in leaves):
+        return tree
+    if all(isinstance(leaf, jax.Array) and leaf.sharding == target for leaf in leaves):
+        return tree
+    return jax.device_put(tree, target)
+
+
+def share_of(cohort: int, devices: int, chunk: int = 1) -> int:
+    """Places on one device for a cohort: its share in whole chunks."""
+    return -(-cohort // (devices * chunk)) * chunk
+
+
+def deal(sizes: Array, devices: int, share: int) -> Array:
+    """An order of the places of a cohort, device after device, that shares out the work.
+
+    Largest clients first, dealt like cards: the devices' totals differ by at most one client, and
+    neighbours are of about one size.
+
+    Args:
+      sizes: [devices * share], examples of each place, 0 for an empty one.
+      devices: how many.
+      share: places on each.
+
+    Returns:
+      [devices * share] int32, a permutation.
+
+    Example:
+      >>> deal(jnp.array([5, 9, 0, 7]), 2, 2).tolist()
+      [1, 0, 3, 2]
+    """
+    largest_first = jnp.argsort(-sizes, stable=True)
+    return largest_first.reshape(share, devices).T.reshape(-1)
+
+
+def on_each_device(
+    function: Callable[..., Any], mesh: Mesh, *, split: Sequence[Any], joined: Any
+) -> Callable[..., Any]:
+    """A function run on every device, on its own share of some arguments.
+
+    Args:
+      function: what each device does.
+      mesh: the devices; with one of them the function is returned as it is.
+      split: for each argument a prefix of bools: whether leading axes are split over the devices;
+        what is not is whole everywhere.
+      joined: a prefix of the results of bools: whether shares are joined along their leading axes;
+        what is not must come out alike on all devices.
+    """
+    if mesh.size == 1:
+        return function
+
+    def specs(splits: Any) -> Any:
+        return jax.tree.map(lambda yes: PartitionSpec(AXIS) if yes else PartitionSpec(), splits)
+
+    return jax.shard_map(
+        function,
+        mesh=mesh,
+        in_specs=tuple(specs(splits) for splits in split),
+        out_specs=specs(joined),
+        # A user's own loops need not say which of their carries vary from device to device.
+        check_vma=False,
+    )
+
+
+def summed(tree: PyTree, mesh: Mesh) -> PyTree:
+    """The sum over devices of what each holds, on all of them; inside ``on_each_device``."""
+    return tree if mesh.size == 1 else jax.lax.psum(tree, AXIS)

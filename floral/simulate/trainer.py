@@ -1,0 +1,131 @@
+"""Rounds, compiled: one at a time or many in one call, from data on the devices or on the host."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from floral import check
+from floral.algorithms.base import FederatedAlgorithm
+from floral.data import Batching
+from floral.simulate.clients import DeviceData
+from floral.simulate.feed import Feed, Prefetch
+from floral.simulate.round import make_draw, make_round
+from floral.simulate.sampling import Sampler
+from floral.simulate.shard import replicate
+from floral.simulate.state import SimulationState
+from floral.typing import PyTree
+from floral.uplink.base import Uplink
+
+__all__ = ["Trainer"]
+
+_ROOM = 128  # rounds in one compiled call
+
+
+class Trainer:
+    """Takes rounds; a simulator's own, made by ``make_simulator``.
+
+    Where data live on the devices a round draws its cohort itself, and many rounds are one call.
+    Where they live on the host, the cohort of the next round is drawn and fetched while this one
+    trains, and rounds are calls of their own.
+    """
+
+    def __init__(
+        self,
+        algorithm: FederatedAlgorithm,
+        uplink: Uplink,
+        sampler: Sampler,
+        batching: Batching,
+        mesh: Mesh,
+        data: DeviceData,
+        feed: Feed | None,
+        *,
+        max_size: int,
+        chunk: int,
+        donate: bool,
+        prepare: Callable[[Callable[..., Any]], Callable[..., Any]],
+    ):
+        self._mesh = mesh
+        self._data = data
+        self._feed = feed
+        draw = make_draw(sampler, devices=mesh.size, chunk=chunk)
+        take = make_round(algorithm, uplink, draw, batching, mesh, max_size=max_size, chunk=chunk)
+        donated = (0,) if donate else ()
+
+        def one(state, data, cohort):
+            return take(state, data, cohort)
+
+        def many(state, data, count):
+            _, struct = jax.eval_shape(take, state, data)
+            history = jax.tree.map(lambda leaf: jnp.zeros((_ROOM, *leaf.shape), leaf.dtype), struct)
+
+            def again(index, carry):
+                state, history = carry
+                state, metrics = take(state, data)
+                return state, jax.tree.map(lambda h, new: h.at[index].set(new), history, metrics)
+
+            return jax.lax.fori_loop(0, count, again, (state, history))
+
+        self._one = jax.jit(prepare(one), donate_argnums=donated)
+        self._many = jax.jit(prepare(many), donate_argnums=donated)
+        self._prefetch = None if feed is None else Prefetch(self._host_draw(draw), feed.cohort)
+
+    def round(self, state: SimulationState) -> tuple[SimulationState, dict[str, Any]]:
+        """One round: the next state, and its metrics as sums and counts."""
+        state, best = self._ready(state)
+        cohort = None
+        if self._prefetch is not None:
+            cohort = self._prefetch(state.key, int(state.round))
+        state, metrics = self._one(state, self._data, cohort)
+        return state._replace(best=best), metrics
+
+    def rounds(self, state: SimulationState, count: int) -> tuple[SimulationState, dict[str, Any]]:
+        """``count`` rounds, in as few compiled calls as may be; metrics have a leading axis."""
+        check.positive_int(count=count)
+        if self._prefetch is not None:
+            taken = []
+            for _ in range(count):
+                state, metrics = self.round(state)
+                taken.append(metrics)
+            return state, jax.tree.map(lambda *values: jnp.stack(values), *taken)
+        state, best = self._ready(state)
+        blocks = []
+        for first in range(0, count, _ROOM):
+            size = min(_ROOM, count - first)
+            state, history = self._many(state, self._data, np.int32(size))
+            blocks.append(jax.tree.map(lambda leaf, size=size: leaf[:size], history))
+        joined = jax.tree.map(lambda *parts: jnp.concatenate(parts), *blocks)
+        return state._replace(best=best), joined
+
+    def lower(self, state: SimulationState) -> jax.stages.Lowered:
+        """A round of this state, or of its structs, not yet compiled."""
+        cohort = None
+        if self._feed is not None:
+            ids = np.asarray(jax.eval_shape(self._draw_struct).shape)
+            cohort = self._feed.cohort(np.zeros(ids, np.int32))
+        return self._one.lower(state._replace(best=()), self._data, cohort)
+
+    def _ready(self, state: SimulationState) -> tuple[SimulationState, PyTree]:
+        """The state on the devices, without the best snapshot, which no round reads or may take."""
+        best = state.best
+        return replicate(state._replace(best=()), self._mesh), best
+
+    def _host_draw(self, draw: Callable[..., Any]) -> Callable[[jax.Array, int], np.ndarray]:
+        """The draw on the host's own device, which does not wait for the round that trains."""
+        host = jax.local_devices(backend="cpu")[0]
+        data = jax.device_put(
+            jax.tree.map(np.asarray, self._data._replace(examples={}, traits={})), host
+        )
+        draw_on_host = jax.jit(draw)
+        self._draw_struct = lambda: draw(jax.random.key(0), jnp.zeros((), jnp.int32), data)
+
+        def ids(key: jax.Array, round_index: int) -> np.ndarray:
+            words = np.asarray(jax.random.key_data(key))
+            own = jax.device_put(words, host)
+            own = jax.random.wrap_key_data(own, impl=jax.random.key_impl(key))
+            return np.asarray(draw_on_host(own, jax.device_put(np.int32(round_index), host), data))
+
+        return ids
