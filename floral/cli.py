@@ -4,6 +4,7 @@ Nothing but argparse is imported before a command is known, so that help answers
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -13,6 +14,10 @@ __all__ = ["main"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit status: 0 done, 1 refused, 130 stopped by Ctrl-C."""
     arguments = _arguments(_parser(), argv)
+    if "jax" not in sys.modules:
+        from floral.startup import prepare_jax, usable_cores
+
+        prepare_jax(os.environ, cores=usable_cores())
     from floral.errors import FloralError
 
     if "" not in sys.path:
