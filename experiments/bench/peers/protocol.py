@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Arguments", "Task", "Work", "cpu_seconds", "descendants", "pinned", "serve"]
+__all__ = ["Arguments", "Task", "Work", "cpu_seconds", "descendants", "pinned", "read", "serve"]
 
 
 class Arguments(NamedTuple):
@@ -91,7 +91,7 @@ def serve(arguments: Arguments, start: Callable[[Task], Work], packages: tuple[s
     """
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what a toolkit prints must not be taken for an answer
-    task = _read(arguments)
+    task = read(arguments)
     work, starting = _timed(start, task)
     first = _answer(work, task, {"op": "round", "cohort": 0, "check": True})
     ready = {
@@ -127,7 +127,8 @@ def _timed(function: Callable[..., Any], *inputs: Any) -> tuple[Any, dict[str, f
     return result, {"seconds": seconds, "cpu_seconds": cpu_seconds(os.getpid()) - cpu}
 
 
-def _read(arguments: Arguments) -> Task:
+def read(arguments: Arguments) -> Task:
+    """The task's arrays, from its file."""
     with np.load(arguments.task_file) as archive:
         prefix = f"{arguments.model}/"
         weights = {
