@@ -9,6 +9,7 @@ from hypothesis import settings
 from floral import adaptors, algorithms, data, losses, metrics, mixtures, models, simulate
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_num_cpu_devices", 2)  # as the command line has it on two cores
 
 # A first call compiles, so that timings say nothing; the same examples are drawn on every run.
 settings.register_profile("floral", deadline=None, derandomize=True, max_examples=50)
@@ -148,14 +149,21 @@ def build(population, network, adapt):
 
 @pytest.fixture(scope="session")
 def simulator(population, network):
-    """``(algorithm, dataset=population, **settings) -> Simulator`` with batches of two."""
+    """``(algorithm, dataset=population, **settings) -> Simulator`` with batches of two.
+
+    On one device, unless a test asks for more: sums over devices are bit for bit the same only on
+    as many of them.
+    """
 
     def make(algorithm, dataset=None, **options):
         dataset = population if dataset is None else dataset
         options = {
             "metrics": {"loss": metrics.from_per_example(losses.squared_error)},
             "batching": data.batching(batch_size=2),
+            "execution": simulate.execution(),
         } | options
+        if options["execution"].devices is None:
+            options["execution"] = options["execution"]._replace(devices=1)
         return simulate.make_simulator(algorithm, network, dataset, **options)
 
     return _remembering(make)

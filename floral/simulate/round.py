@@ -57,7 +57,7 @@ def make_draw(
         empty = jnp.full(share * devices - ids.shape[0], num_clients)
         ids = jnp.concatenate([jnp.where(active, ids, num_clients), empty]).astype(jnp.int32)
         _, sizes = locate(data.offsets["train"], ids)
-        return ids[deal(sizes, devices, share)]
+        return ids[deal(sizes, devices, share, chunk)]
 
     return draw
 

@@ -54,7 +54,31 @@ def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
         return tree
     if all(isinstance(leaf, jax.Array) and leaf.sharding == target for leaf in leaves):
         return tree
-    return jax.device_put(tree, target)
+    if target.is_fully_addressable:
+        return jax.device_put(tree, target)
+    return jax.tree.map(lambda leaf: _spread_out(leaf, target), tree)
+
+
+def _spread_out(leaf: Any, target: NamedSharding) -> jax.Array:
+    """A value that every process holds, as one array over the devices of all.
+
+    Nothing is sent, nor checked: a thread may do this while another runs collectives.
+    """
+    if isinstance(leaf, jax.Array):
+        if leaf.sharding == target:
+            return leaf
+        if not leaf.is_fully_replicated:
+            return jax.jit(_same, out_shardings=target)(leaf)
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            words = _spread_out(jax.random.key_data(leaf), target)
+            return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
+    value = np.asarray(leaf)
+    value = value.astype(jax.dtypes.canonicalize_dtype(value.dtype), copy=False)
+    return jax.make_array_from_callback(value.shape, target, lambda index: value[index])
+
+
+def _same(leaf: Array) -> Array:
+    return leaf
 
 
 def share_of(cohort: int, devices: int, chunk: int = 1) -> int:
@@ -62,26 +86,29 @@ def share_of(cohort: int, devices: int, chunk: int = 1) -> int:
     return -(-cohort // (devices * chunk)) * chunk
 
 
-def deal(sizes: Array, devices: int, share: int) -> Array:
+def deal(sizes: Array, devices: int, share: int, chunk: int = 1) -> Array:
     """An order of the places of a cohort, device after device, that shares out the work.
 
-    Largest clients first, dealt like cards: the devices' totals differ by at most one client, and
-    neighbours are of about one size.
+    Chunks of clients of about one size, the largest first, are dealt back and forth: a chunk waits
+    little for its longest client, and the devices for the slowest of them.
 
     Args:
       sizes: [devices * share], examples of each place, 0 for an empty one.
       devices: how many.
-      share: places on each.
+      share: places on each, a multiple of the chunk.
+      chunk: clients side by side.
 
     Returns:
       [devices * share] int32, a permutation.
 
     Example:
       >>> deal(jnp.array([5, 9, 0, 7]), 2, 2).tolist()
-      [1, 0, 3, 2]
+      [1, 2, 3, 0]
     """
     largest_first = jnp.argsort(-sizes, stable=True)
-    return largest_first.reshape(share, devices).T.reshape(-1)
+    turns = largest_first.reshape(share // chunk, devices, chunk)
+    back_and_forth = turns.at[1::2].set(turns[1::2, ::-1])
+    return back_and_forth.transpose(1, 0, 2).reshape(-1)
 
 
 def on_each_device(
