@@ -44,10 +44,12 @@ def execution(
         train.
       chunk: clients side by side on each device, for "chunk".
       devices: how many devices share a cohort; all by default. A CPU is one device unless JAX is
-        told otherwise before it starts: ``jax.config.update("jax_num_cpu_devices", 2)``.
+        told otherwise before it starts: ``jax.config.update("jax_num_cpu_devices", 2)``. Several
+        processes give as many each.
       population: where the clients' data live: device (whole, on every device), host (each
-        round's cohort is fetched while the round before it trains), or auto, which is host for
-        data that are mapped from files or generated.
+        round's cohort is fetched while the round before it trains, by each process what its own
+        devices need), or auto, which is host for data that are mapped from files or generated, and
+        wherever several processes share a cohort.
 
     Raises:
       SpecError: if chunk is missing where it is needed, or given where it is not.
@@ -70,9 +72,11 @@ def chosen_devices(execution: Execution) -> list[Any]:
     """The devices that share a cohort.
 
     Raises:
-      SpecError: if more are asked for than there are; for a CPU it says how to have more.
+      SpecError: if more are asked for than there are, for a CPU it says how to have more; or if
+        processes cannot give as many each.
     """
     present = jax.devices()
+    processes = jax.process_count()
     wanted = len(present) if execution.devices is None else execution.devices
     if wanted > len(present):
         hint = (
@@ -81,7 +85,15 @@ def chosen_devices(execution: Execution) -> list[Any]:
             else ""
         )
         raise SpecError(f"execution.devices: {wanted} asked for, {len(present)} present{hint}")
-    return present[:wanted]
+    if wanted % processes:
+        raise SpecError(
+            f"execution.devices: expected a multiple of the {processes} processes, got {wanted}"
+        )
+    return [
+        device
+        for process in range(processes)
+        for device in jax.local_devices(process_index=process)[: wanted // processes]
+    ]
 
 
 def chunk_size(execution: Execution, share: int, *, own_weights: bool, backend: str) -> int:
@@ -108,11 +120,11 @@ def stays_on_host(execution: Execution, dataset: FederatedDataset) -> bool:
     """Whether clients' examples are fetched for each cohort rather than put on the devices.
 
     Automatically they are where an array is no plain array in memory, but a mapped file or
-    something that makes rows when it is indexed.
+    something that makes rows when it is indexed, and where a process would hold what others walk.
     """
     if execution.population != "auto":
         return execution.population == "host"
-    return any(
+    return jax.process_count() > 1 or any(
         type(array) is not np.ndarray
         for split in dataset.splits.values()
         for array in split.examples.values()
