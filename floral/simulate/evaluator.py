@@ -58,7 +58,8 @@ class Evaluator:
             True: new_row(algorithm, personalization, max_size=max_size),
         }
         self._own_row = {
-            anew: jax.jit(prepare(self._one_row(row_of))) for anew, row_of in self._row_of.items()
+            anew: jax.jit(prepare(self._one_row(row_of)), out_shardings=replicated(mesh))
+            for anew, row_of in self._row_of.items()
         }
         self._compiled: dict[tuple[str, bool], Callable[..., Any]] = {}
 

@@ -15,7 +15,7 @@ from floral.simulate.clients import DeviceData
 from floral.simulate.feed import Feed, Prefetch
 from floral.simulate.round import make_draw, make_round
 from floral.simulate.sampling import Sampler
-from floral.simulate.shard import replicate
+from floral.simulate.shard import replicate, replicated
 from floral.simulate.state import SimulationState
 from floral.typing import PyTree
 from floral.uplink.base import Uplink
@@ -69,8 +69,11 @@ class Trainer:
 
             return jax.lax.fori_loop(0, count, again, (state, history))
 
-        self._one = jax.jit(prepare(one), donate_argnums=donated)
-        self._many = jax.jit(prepare(many), donate_argnums=donated)
+        # Whole everywhere, lest the compiler leaves a part where another process cannot read it.
+        everywhere = replicated(mesh)
+        self._one = jax.jit(prepare(one), donate_argnums=donated, out_shardings=everywhere)
+        self._many = jax.jit(prepare(many), donate_argnums=donated, out_shardings=everywhere)
+        self._host = jax.local_devices(backend="cpu")[0]
         self._prefetch = None if feed is None else Prefetch(self._host_draw(draw), feed.cohort)
 
     def round(self, state: SimulationState) -> tuple[SimulationState, dict[str, Any]]:
@@ -78,7 +81,7 @@ class Trainer:
         state, best = self._ready(state)
         cohort = None
         if self._prefetch is not None:
-            cohort = self._prefetch(state.key, int(state.round))
+            cohort = self._prefetch(self._host_key(state.key), int(state.round))
         state, metrics = self._one(state, self._data, cohort)
         return state._replace(best=best), metrics
 
@@ -115,17 +118,19 @@ class Trainer:
 
     def _host_draw(self, draw: Callable[..., Any]) -> Callable[[jax.Array, int], np.ndarray]:
         """The draw on the host's own device, which does not wait for the round that trains."""
-        host = jax.local_devices(backend="cpu")[0]
         data = jax.device_put(
-            jax.tree.map(np.asarray, self._data._replace(examples={}, traits={})), host
+            jax.tree.map(np.asarray, self._data._replace(examples={}, traits={})), self._host
         )
         draw_on_host = jax.jit(draw)
         self._draw_struct = lambda: draw(jax.random.key(0), jnp.zeros((), jnp.int32), data)
 
         def ids(key: jax.Array, round_index: int) -> np.ndarray:
-            words = np.asarray(jax.random.key_data(key))
-            own = jax.device_put(words, host)
-            own = jax.random.wrap_key_data(own, impl=jax.random.key_impl(key))
-            return np.asarray(draw_on_host(own, jax.device_put(np.int32(round_index), host), data))
+            here = jax.device_put(np.int32(round_index), self._host)
+            return np.asarray(draw_on_host(key, here, data))
 
         return ids
+
+    def _host_key(self, key: jax.Array) -> jax.Array:
+        """The key on the host's own device: one of a state may be gone once its round has begun."""
+        words = jax.device_put(np.asarray(jax.random.key_data(key)), self._host)
+        return jax.random.wrap_key_data(words, impl=jax.random.key_impl(key))
