@@ -8,6 +8,9 @@ fedjax does not report a loss: it is found for a check by stepping through the c
 outside the time.
 """
 
+# pyright: reportMissingImports=false, reportCallIssue=false, reportArgumentType=false
+# fedjax's own dataclasses hide their constructors, and its clients' ids may be more than bytes.
+
 from collections import OrderedDict
 
 import fedjax

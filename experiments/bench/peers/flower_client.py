@@ -3,6 +3,8 @@
 An actor reads the data and makes the network once, and keeps them for every client it plays.
 """
 
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+
 import os
 from functools import cache
 

@@ -5,6 +5,8 @@ strategy's only change is that the nodes of a round are told rather than drawn. 
 federated one over all nodes. Telemetry and usage statistics are off.
 """
 
+# pyright: reportMissingImports=false, reportArgumentType=false
+
 import os
 
 import numpy as np

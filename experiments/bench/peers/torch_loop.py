@@ -7,6 +7,8 @@ threads (MLP 1.5 times, CNN 1.4 times): products of a batch of 20 are too small 
 processes meet once a round, over weights in shared memory.
 """
 
+# pyright: reportMissingImports=false
+
 import os
 from multiprocessing.connection import Connection
 

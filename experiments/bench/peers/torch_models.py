@@ -1,5 +1,7 @@
 """The task's two models in PyTorch, for every peer that is built on it."""
 
+# pyright: reportMissingImports=false
+
 import numpy as np
 import torch
 from torch import nn
