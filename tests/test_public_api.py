@@ -21,11 +21,12 @@ PUBLIC = {
         floral local_adaptor local_solver solve
     """,
     "floral.data": """
-        Batching FederatedDataset Partition Partitioner Shift Source Split SyntheticTask arrays
-        batching blocks client_batches digits dirichlet federate federated from_clients
-        from_dataset from_npz gather huggingface idx iid label_clusters label_shift
-        load_partition locate natural noise none npz num_steps permute quantity_skew rotate
-        save_partition saved shards split_clients synthetic_linear synthetic_mlp tfds
+        Batching FederatedDataset LazyArray Partition Partitioner Shift Source Split SyntheticTask
+        arrays batching blocks client_batches digits dirichlet federate federated from_clients
+        from_dataset from_flat from_npz gather generated huggingface idx iid label_clusters
+        label_shift load_partition locate mapped natural noise none npz num_steps permute
+        quantity_skew rotate save_mapped save_partition saved shards split_clients
+        synthetic_linear synthetic_mlp synthetic_population tfds
     """,
     "floral.errors": "ConfigError DataError FloralError PrivacyError SpecError",
     "floral.losses": "cross_entropy squared_error",

@@ -3,7 +3,11 @@
 from floral.data.batches import Batching, batching, client_batches, gather, locate, num_steps
 from floral.data.build import federate
 from floral.data.clients import FederatedDataset, Split, federated, from_clients
+from floral.data.flat import from_flat
+from floral.data.generated import generated
 from floral.data.hubs import from_dataset, huggingface, tfds
+from floral.data.lazy import LazyArray
+from floral.data.mapped import mapped, save_mapped
 from floral.data.ownership import Partition, load_partition, save_partition, split_clients
 from floral.data.partition import (
     Partitioner,
@@ -16,6 +20,7 @@ from floral.data.partition import (
     saved,
     shards,
 )
+from floral.data.population import synthetic_population
 from floral.data.shift import Shift, label_shift, noise, none, permute, rotate
 from floral.data.sources import Source, arrays, digits, from_npz, idx, npz
 from floral.data.synthetic import SyntheticTask, synthetic_linear, synthetic_mlp
@@ -23,6 +28,7 @@ from floral.data.synthetic import SyntheticTask, synthetic_linear, synthetic_mlp
 __all__ = [
     "Batching",
     "FederatedDataset",
+    "LazyArray",
     "Partition",
     "Partitioner",
     "Shift",
@@ -39,8 +45,10 @@ __all__ = [
     "federated",
     "from_clients",
     "from_dataset",
+    "from_flat",
     "from_npz",
     "gather",
+    "generated",
     "huggingface",
     "idx",
     "iid",
@@ -48,6 +56,7 @@ __all__ = [
     "label_shift",
     "load_partition",
     "locate",
+    "mapped",
     "natural",
     "noise",
     "none",
@@ -56,11 +65,13 @@ __all__ = [
     "permute",
     "quantity_skew",
     "rotate",
+    "save_mapped",
     "save_partition",
     "saved",
     "shards",
     "split_clients",
     "synthetic_linear",
     "synthetic_mlp",
+    "synthetic_population",
     "tfds",
 ]

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from floral.data.lazy import LazyArray
 from floral.errors import DataError
 
 __all__ = ["canonical", "check_examples", "fingerprint", "generator"]
@@ -83,7 +84,8 @@ def fingerprint(named: Mapping[str, Any]) -> str:
     """SHA-256, in hex, over names, types, shapes and contents; equal data, equal fingerprint.
 
     Args:
-      named: arrays, or anything whose ``str`` says all there is to say, by name; order is ignored.
+      named: arrays, lazy or not, or anything whose ``repr`` says all there is to say, by name;
+        order is ignored.
 
     Example:
       >>> fingerprint({"a": np.arange(3)}) == fingerprint({"a": np.arange(3)})
@@ -94,7 +96,9 @@ def fingerprint(named: Mapping[str, Any]) -> str:
     digest = hashlib.sha256()
     for name in sorted(named):
         value = named[name]
-        if isinstance(value, np.ndarray):
+        if isinstance(value, LazyArray):
+            digest.update(f"{name!r}:{value.dtype.str}:{value.shape}:{value.digest};".encode())
+        elif isinstance(value, np.ndarray):
             value = np.ascontiguousarray(value.astype(value.dtype.newbyteorder("<"), copy=False))
             digest.update(f"{name!r}:{value.dtype.str}:{value.shape};".encode())
             digest.update(value.data if value.size else b"")
@@ -103,11 +107,17 @@ def fingerprint(named: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def generator(seed: int, name: str) -> np.random.Generator:
+def generator(seed: int, name: str, *indices: int) -> np.random.Generator:
     """The generator of the stream ``name``: what it draws depends on no other stream.
+
+    Args:
+      seed: of all streams.
+      name: what the numbers are for.
+      indices: which of the streams of that name: a client, say.
 
     Example:
       >>> generator(0, "split").integers(100) == generator(0, "split").integers(100)
       np.True_
     """
-    return np.random.default_rng(np.random.SeedSequence([seed, zlib.crc32(name.encode())]))
+    words = [seed, zlib.crc32(name.encode()), *indices]
+    return np.random.default_rng(np.random.SeedSequence(words))

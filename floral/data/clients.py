@@ -2,7 +2,8 @@
 
 A population of ragged clients is stored as one array a field, client after client, and N + 1
 offsets: it can be hashed, saved and put on a device whole, and any cohort is one indexing
-operation away (``batches.gather``).
+operation away (``batches.gather``). An array may also be lazy, or mapped from a file: a simulator
+then reads the rows of its cohort and no others.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from floral.errors import DataError
 __all__ = [
     "FederatedDataset",
     "Split",
+    "assembled",
     "federated",
     "from_clients",
 ]
@@ -27,8 +29,8 @@ SPLITS = ("train", "validation", "test")
 class Split(NamedTuple):
     """One split of every client; client k owns the rows ``offsets[k]:offsets[k + 1]``."""
 
-    examples: dict[str, np.ndarray]
-    """``{"x": [M, ...], "y": [M, ...]}``, flat, in client order."""
+    examples: dict[str, Any]
+    """``{"x": [M, ...], "y": [M, ...]}``, flat, in client order; NumPy's, mapped or lazy."""
     offsets: np.ndarray
     """``[N + 1]`` int64, from 0 to M."""
 
@@ -77,7 +79,10 @@ class FederatedDataset(NamedTuple):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256, in hex, of every array: it changes if, and only if, the data do."""
+        """SHA-256, in hex, of every array: it changes if, and only if, the data do.
+
+        Lazy arrays say what stands for theirs; others are read whole.
+        """
         named: dict[str, Any] = {"unseen": self.unseen, "num_classes": self.num_classes}
         named |= {f"traits/{name}": trait for name, trait in self.traits.items()}
         for name, split in self.splits.items():
@@ -139,7 +144,7 @@ def federated(
         rows = [np.asarray(rows, dtype=np.int64) for rows in rows_by_client]
         flat = np.concatenate(rows) if rows else np.zeros(0, np.int64)
         splits[name] = Split({key: a[flat] for key, a in examples.items()}, _offsets(rows))
-    return _dataset(splits, traits, unseen, num_classes)
+    return assembled(splits, traits, unseen, num_classes)
 
 
 def from_clients(
@@ -182,7 +187,7 @@ def from_clients(
         rows = [by_client.get(k, empty) for k in range(len(clients))]
         flat = {key: np.concatenate([client[key] for client in rows]) for key in first}
         splits[name] = Split(flat, _offsets([client["x"] for client in rows]))
-    return _dataset(splits, traits, unseen, num_classes)
+    return assembled(splits, traits, unseen, num_classes)
 
 
 def _offsets(rows: Sequence[np.ndarray]) -> np.ndarray:
@@ -203,12 +208,17 @@ def _check_alike(
             )
 
 
-def _dataset(
-    splits: dict[str, Split],
+def assembled(
+    splits: Mapping[str, Split],
     traits: Mapping[str, Any] | None,
     unseen: Any,
     num_classes: int | None,
 ) -> FederatedDataset:
+    """A population of these splits; all but the examples themselves is checked here.
+
+    Raises:
+      DataError: if clients, traits and marks differ in number, or one cannot train.
+    """
     for name in splits:
         if name not in SPLITS:
             known = ", ".join(SPLITS)

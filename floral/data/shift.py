@@ -15,6 +15,7 @@ import numpy as np
 
 from floral import check
 from floral.data.clients import FederatedDataset, Split
+from floral.data.lazy import is_plain
 from floral.errors import DataError
 
 __all__ = ["Shift", "label_shift", "noise", "none", "permute", "rotate"]
@@ -134,7 +135,7 @@ def noise(*, std: float = 0.1, clusters: int | None = None) -> Shift:
         level = std * (np.arange(dataset.num_clients) % groups + 1) / groups
         splits = {}
         for name, split in dataset.splits.items():
-            x = split.examples["x"]
+            x = _in_memory(split, "x")
             if x.dtype.kind != "f":
                 raise DataError(f"noise needs features that are floats, got {x.dtype}")
             each = level[split.owners].reshape(-1, *[1] * (x.ndim - 1))
@@ -147,6 +148,16 @@ def noise(*, std: float = 0.1, clusters: int | None = None) -> Shift:
     return shift
 
 
+def _in_memory(split: Split, field: str) -> np.ndarray:
+    array = split.examples[field]
+    if not is_plain(array):
+        raise DataError(
+            "a shift changes every example, but this population's are read only when they are "
+            "needed; shift them before they are saved, or in the function that makes them"
+        )
+    return array
+
+
 def _by_cluster(
     dataset: FederatedDataset,
     clusters: int,
@@ -155,7 +166,7 @@ def _by_cluster(
 ) -> FederatedDataset:
     splits = {}
     for name, split in dataset.splits.items():
-        values = split.examples[field].copy()
+        values = _in_memory(split, field).copy()
         cluster = split.owners % clusters
         for c in range(1, clusters):
             members = cluster == c

@@ -62,6 +62,8 @@ SOURCE = Area(
         "tfds",
         "synthetic_linear",
         "synthetic_mlp",
+        "synthetic_population",
+        "mapped",
     ),
 )
 PARTITION = Area(

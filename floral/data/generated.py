@@ -1,0 +1,172 @@
+"""Populations whose examples are made when they are read.
+
+A client's rows are a pure function of the seed, the split and its id, so nothing is kept of them:
+a population of a million clients takes the memory of its offsets and traits.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from floral import check
+from floral.data.arrays import canonical, check_examples, fingerprint, generator
+from floral.data.clients import FederatedDataset
+from floral.data.flat import from_flat
+from floral.data.lazy import LazyArray
+from floral.errors import DataError
+
+__all__ = ["generated"]
+
+Examples = Callable[[np.random.Generator, int, int], Mapping[str, Any]]
+
+
+def generated(
+    function: Examples,
+    *,
+    sizes: Mapping[str, Any],
+    clients: int | None = None,
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
+    traits: Mapping[str, Any] | None = None,
+    unseen: Any = None,
+    num_classes: int | None = None,
+) -> FederatedDataset:
+    """A population whose clients' examples are made by a function each time they are read.
+
+    Args:
+      function: ``(rng, client, size) -> {"x": [size, ...], "y": [size, ...]}``, pure NumPy, with
+        rows of one shape and type whoever asks. The generator is of the seed, the split and the
+        client. Threads may call it at the same time.
+      sizes: by split how many examples a client has: a number, or one for each client ``[N]``;
+        ``"train"`` is needed.
+      clients: the number of clients, N; needed unless a split gives each its own size.
+      seed: of all examples.
+      settings: what the function depends on beside its arguments, of which, with the seed, the
+        sizes and the first and last client's examples, the fingerprint is made.
+      traits: what is known about the clients, each ``[N, ...]``.
+      unseen: ``[N]`` bool, clients that never train; none by default.
+      num_classes: the number of classes, or None.
+
+    Raises:
+      DataError: if what the function makes of the first client cannot be trained on; while
+        training, if another client's rows are of another shape or type.
+
+    Example:
+      >>> def ramps(rng, client, size):
+      ...     x = rng.standard_normal((size, 1))
+      ...     return {"x": x, "y": client * x}
+      >>> data = generated(ramps, sizes={"train": 3}, clients=1_000_000)
+      >>> third = data.client(999_999)["train"]
+      >>> third["x"].shape, bool(np.allclose(third["y"], 999_999 * third["x"]))
+      ((3, 1), True)
+    """
+    check.non_negative(seed=seed)
+    counted = {split: _sizes(split, size, clients) for split, size in sizes.items()}
+    counted = {split: size for split, size in counted.items() if split == "train" or size.any()}
+    if not counted.get("train", np.zeros(0)).any():
+        raise DataError("no client has a training example: sizes['train'] is missing or zero")
+    name = f"{function.__module__}.{getattr(function, '__qualname__', repr(function))}"
+    says = fingerprint({"function": name, "seed": seed, **(settings or {})})
+    offsets = {split: np.concatenate([[0], np.cumsum(size)]) for split, size in counted.items()}
+    structs = _structs(function, offsets["train"], seed, num_classes)
+    examples = {}
+    for split, starts in offsets.items():
+        made = _Made(function, split, starts, seed, structs)
+        examples[split] = {field: _Field(made, field, says) for field in structs}
+    return from_flat(examples, offsets, traits=traits, unseen=unseen, num_classes=num_classes)
+
+
+def _sizes(split: str, size: Any, clients: int | None) -> np.ndarray:
+    if np.ndim(size) == 0:
+        check.non_negative(**{f"sizes[{split!r}]": size})
+        if clients is None:
+            raise DataError("clients must say how many there are, where no split gives N sizes")
+        check.positive_int(clients=clients)
+        return np.full(clients, size, np.int64)
+    each = np.asarray(size, np.int64)
+    if each.ndim != 1 or len(each) != (clients or len(each)) or (each < 0).any():
+        raise DataError(f"sizes[{split!r}] must be one number of examples for each client")
+    return each
+
+
+def _structs(
+    function: Examples, offsets: np.ndarray, seed: int, num_classes: int | None
+) -> dict[str, np.ndarray]:
+    """An empty array for each field, as the rows of the first client are."""
+    client = int(np.flatnonzero(np.diff(offsets))[0])
+    size = int(offsets[client + 1] - offsets[client])
+    made = function(generator(seed, "train", client), client, size)
+    arrays = {field: canonical(values) for field, values in made.items()}
+    check_examples(arrays, where=f"generated client {client}", num_classes=num_classes)
+    return {field: array[:0] for field, array in arrays.items()}
+
+
+class _Made:
+    """One split's clients; a thread keeps the last it made, whose fields are read in turn."""
+
+    def __init__(
+        self,
+        function: Examples,
+        split: str,
+        offsets: np.ndarray,
+        seed: int,
+        structs: Mapping[str, np.ndarray],
+    ):
+        self.offsets = offsets
+        self.structs = structs
+        self._function = function
+        self._split = split
+        self._seed = seed
+        self._last = threading.local()
+
+    def client(self, k: int) -> dict[str, np.ndarray]:
+        if getattr(self._last, "client", None) != k:
+            self._last.examples = self._make(k)
+            self._last.client = k
+        return self._last.examples
+
+    def _make(self, k: int) -> dict[str, np.ndarray]:
+        size = int(self.offsets[k + 1] - self.offsets[k])
+        made = self._function(generator(self._seed, self._split, k), k, size)
+        examples = {}
+        for field, struct in self.structs.items():
+            values = canonical(made[field]).view()
+            if values.shape != (size, *struct.shape[1:]) or values.dtype != struct.dtype:
+                raise DataError(
+                    f"generated client {k}, split {self._split!r}: {field!r} is "
+                    f"{values.dtype}{list(values.shape)}, expected "
+                    f"{struct.dtype}{[size, *struct.shape[1:]]}"
+                )
+            values.flags.writeable = False
+            examples[field] = values
+        return examples
+
+
+class _Field(LazyArray):
+    """One field of a split."""
+
+    def __init__(self, made: _Made, field: str, says: str):
+        struct = made.structs[field]
+        super().__init__((int(made.offsets[-1]), *struct.shape[1:]), struct.dtype)
+        self._made = made
+        self._field = field
+        self._says = says
+
+    def rows(self, first: int, last: int) -> np.ndarray:
+        offsets = self._made.offsets
+        parts = [self._made.structs[self._field]]
+        k = int(np.searchsorted(offsets, first, side="right")) - 1
+        while first < last:
+            stop = min(last, int(offsets[k + 1]))
+            if stop > first:
+                own = self._made.client(k)[self._field]
+                parts.append(own[first - int(offsets[k]) : stop - int(offsets[k])])
+            first, k = stop, k + 1
+        return parts[1] if len(parts) == 2 else np.concatenate(parts)
+
+    @property
+    def digest(self) -> str:
+        ends = {"first": self[:1], "last": self[len(self) - 1 :]}
+        return fingerprint({"says": self._says, "field": self._field, **ends})
