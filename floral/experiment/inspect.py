@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import jax
 
-from floral import tree
 from floral.adaptors import format_table, plan_table
 from floral.experiment.build import Experiment
 from floral.experiment.run import start_state
@@ -40,8 +39,8 @@ def described(experiments: Mapping[str, Experiment]) -> str:
 def planned(experiments: Mapping[str, Experiment]) -> str:
     """For each method what a client sends, receives and keeps, and the memory of a round.
 
-    Memory is the compiler's own count of a round's arguments, outputs and temporaries, with the
-    population's data; compiling takes some seconds a method.
+    Memory is the compiler's own count of a round's arguments, outputs and temporaries on all
+    devices of this process, with the population's data; compiling takes some seconds a method.
     """
     head = [
         "method",
@@ -54,6 +53,7 @@ def planned(experiments: Mapping[str, Experiment]) -> str:
         "server B",
         "side by side",
         "round memory MiB",
+        "MFLOP/client",
     ]
     rows = [head]
     for name, experiment in experiments.items():
@@ -69,25 +69,12 @@ def planned(experiments: Mapping[str, Experiment]) -> str:
                 f"{costs.client_state_bytes:,}",
                 f"{costs.server_state_bytes:,}",
                 str(experiment.simulator.chunk),
-                f"{_round_memory(experiment) / 2**20:.1f}",
+                f"{experiment.simulator.memory().peak / 2**20:.1f}",
+                f"{costs.operations / 1e6:,.1f}",
             ]
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     return "\n".join(
         "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in pairs)
         for pairs in (list(enumerate(zip(row, widths, strict=True))) for row in rows)
-    )
-
-
-def _round_memory(experiment: Experiment) -> int:
-    """Bytes of a round: arguments, outputs and temporaries."""
-    state = jax.eval_shape(lambda: start_state(experiment))
-    analysis = experiment.simulator.lower(state).compile().memory_analysis()
-    if analysis is None:
-        return tree.num_bytes(state)
-    return (
-        analysis.argument_size_in_bytes
-        + analysis.output_size_in_bytes
-        + analysis.temp_size_in_bytes
-        - analysis.alias_size_in_bytes
     )

@@ -1,4 +1,4 @@
-"""What a method costs a client: parameters and bytes, counted from the arrays sent."""
+"""What a method costs a client: parameters, bytes and operations, counted from what it traces."""
 
 from typing import NamedTuple
 
@@ -9,10 +9,11 @@ from floral import tree
 from floral.algorithms.base import FederatedAlgorithm
 from floral.data import Batching
 from floral.messages import Upload
+from floral.simulate.operations import Work, work_of
 from floral.simulate.state import SimulationState
 from floral.typing import Batch, PyTree
 
-__all__ = ["Costs", "costs_of", "turn_structs"]
+__all__ = ["Costs", "Turn", "costs_of", "trace_turn"]
 
 
 class Costs(NamedTuple):
@@ -26,6 +27,9 @@ class Costs(NamedTuple):
       upload_bytes: sent each round, weights included.
       client_state_bytes: kept by the client between rounds.
       server_state_bytes: kept by the server, optimizer state included, client rows excluded.
+      operations: floating-point operations of a round on a client of average size; see
+        ``floral.simulate.operations``.
+      product_bytes: read and written by the products that these are of.
     """
 
     model_parameters: int
@@ -35,12 +39,33 @@ class Costs(NamedTuple):
     upload_bytes: int
     client_state_bytes: int
     server_state_bytes: int
+    operations: float
+    product_bytes: float
 
 
-def turn_structs(
-    algorithm: FederatedAlgorithm, server: PyTree, context: PyTree, batch: Batch, batching: Batching
-) -> tuple[PyTree, Upload]:
-    """Shapes of what one client receives and sends, by tracing; nothing is computed.
+class Turn(NamedTuple):
+    """One client's turn, traced.
+
+    Attributes:
+      download, upload: structs of what it receives and sends.
+      work: of a client with so many steps.
+    """
+
+    download: PyTree
+    upload: Upload
+    work: Work
+
+
+def trace_turn(
+    algorithm: FederatedAlgorithm,
+    server: PyTree,
+    context: PyTree,
+    batch: Batch,
+    batching: Batching,
+    *,
+    steps: float,
+) -> Turn:
+    """Traces one client's turn; nothing is computed.
 
     Args:
       algorithm: the method.
@@ -48,9 +73,7 @@ def turn_structs(
       context: structs of one client's context.
       batch: one batch, of any number of examples.
       batching: the size of the batches that are traced.
-
-    Returns:
-      ``(download struct, upload struct)``.
+      steps: local steps of the client whose work is counted.
     """
 
     def turn(key, server, context):
@@ -63,20 +86,22 @@ def turn_structs(
         upload, _, _ = algorithm.client_update(key, received, client, batches, context)
         return received, upload
 
-    return jax.eval_shape(turn, jax.random.key(0), server, context)
+    arguments = (jax.random.key(0), server, context)
+    download, upload = jax.eval_shape(turn, *arguments)
+    return Turn(download, upload, work_of(turn, *arguments, trips=steps))
 
 
-def costs_of(
-    state: SimulationState, download: PyTree, upload: Upload, *, model_parameters: int
-) -> Costs:
-    """The costs, from structs of a state, a download and an upload."""
+def costs_of(state: SimulationState, turn: Turn, *, model_parameters: int) -> Costs:
+    """The costs, from structs of a state and a traced turn."""
     rows = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), state.table)
     return Costs(
         model_parameters=model_parameters,
-        uploaded_parameters=tree.num_parameters(upload.update),
-        download_bytes=tree.num_bytes(download.fresh),
-        cached_bytes=tree.num_bytes(download.cached),
-        upload_bytes=tree.num_bytes(upload),
+        uploaded_parameters=tree.num_parameters(turn.upload.update),
+        download_bytes=tree.num_bytes(turn.download.fresh),
+        cached_bytes=tree.num_bytes(turn.download.cached),
+        upload_bytes=tree.num_bytes(turn.upload),
         client_state_bytes=tree.num_bytes(rows),
         server_state_bytes=tree.num_bytes(state.server) + tree.num_bytes(state.uplink),
+        operations=turn.work.operations,
+        product_bytes=turn.work.bytes,
     )

@@ -27,6 +27,7 @@ class Execution(NamedTuple):
     chunk: int | None = None
     devices: int | None = None
     population: Home = "auto"
+    memory: float | None = None
 
 
 def execution(
@@ -35,6 +36,7 @@ def execution(
     chunk: int | None = None,
     devices: int | None = None,
     population: Home = "auto",
+    memory: float | None = None,
 ) -> Execution:
     """How clients are executed.
 
@@ -50,6 +52,8 @@ def execution(
         round's cohort is fetched while the round before it trains, by each process what its own
         devices need), or auto, which is host for data that are mapped from files or generated, and
         wherever several processes share a cohort.
+      memory: GiB of a device that a round may need, for walk "auto": as many clients go side by
+        side as fit, by the compiler's count. Without it their number is a rule of thumb.
 
     Raises:
       SpecError: if chunk is missing where it is needed, or given where it is not.
@@ -65,7 +69,11 @@ def execution(
         check.positive_int(chunk=chunk)
     if devices is not None:
         check.positive_int(devices=devices)
-    return Execution(walk, chunk, devices, population)
+    if memory is not None:
+        check.positive(memory=memory)
+        if walk != "auto":
+            raise SpecError(f"memory belongs to walk = 'auto' and to no other; got walk = {walk!r}")
+    return Execution(walk, chunk, devices, population, memory)
 
 
 def chosen_devices(execution: Execution) -> list[Any]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from floral import check, tree
 from floral.algorithms.base import FederatedAlgorithm
@@ -22,14 +23,15 @@ from floral.metrics import Metric
 from floral.models import Model
 from floral.random import stream
 from floral.simulate.clients import DeviceData, client_context, on_devices
-from floral.simulate.costs import Costs, costs_of, turn_structs
+from floral.simulate.costs import Costs, costs_of, trace_turn
 from floral.simulate.cpu_kernels import with_fast_kernels
 from floral.simulate.evaluate import Personalization
 from floral.simulate.evaluator import Evaluator
 from floral.simulate.execution import Execution, chosen_devices, chunk_size, stays_on_host
 from floral.simulate.feed import Feed
+from floral.simulate.memory import Memory, largest_chunk, predicted
 from floral.simulate.sampling import Sampler, full
-from floral.simulate.shard import make_mesh, replicate, share_of
+from floral.simulate.shard import make_mesh, replicate, replicated, share_of
 from floral.simulate.state import SimulationState
 from floral.simulate.trainer import Trainer
 from floral.typing import Array, Key, Params, PyTree
@@ -53,7 +55,8 @@ class Simulator(NamedTuple):
       predict: ``(state, client id, x [B, ...]) -> outputs`` of that client's own model.
       export: ``(state, client id) -> params`` of that model as one plain params tree.
       lower: ``(state or its structs) -> jax.stages.Lowered`` of a round, to compile and inspect.
-      costs: bytes and parameters for each client and round.
+      memory: ``() -> Memory``: bytes of a round as the compiler counts them; compiles it.
+      costs: bytes, parameters and operations for each client and round.
       chunk: clients side by side on a device.
       devices: devices that share a cohort.
       data: the population on the devices, which another method's simulator may share.
@@ -67,6 +70,7 @@ class Simulator(NamedTuple):
     predict: Callable[[SimulationState, int, Any], Any]
     export: Callable[[SimulationState, int], Params]
     lower: Callable[[SimulationState], Any]
+    memory: Callable[[], Memory]
     costs: Costs
     chunk: int
     devices: int
@@ -144,12 +148,14 @@ def make_simulator(
     context = jax.eval_shape(
         lambda data: client_context(data, zero, zero, jax.random.key(0), jnp.ones(())), data
     )
-    download, upload = turn_structs(algorithm, server_struct, context, batch, batching)
+    turn = trace_turn(
+        algorithm, server_struct, context, batch, batching, steps=_mean_steps(dataset, batching)
+    )
 
     @jax.jit
     def first_state(key: Key, traits: PyTree, params: Params | None = None) -> SimulationState:
         start = server(key, params)
-        return _first_state(algorithm, uplink, start, traits, dataset.num_clients, upload, key)
+        return _first_state(algorithm, uplink, start, traits, dataset.num_clients, turn.upload, key)
 
     def init(key: Key, params: Params | None = None) -> SimulationState:
         key, params = replicate((key, params), mesh)
@@ -157,33 +163,54 @@ def make_simulator(
 
     params_struct, _ = jax.eval_shape(model.init, jax.random.key(0), batch)
     state_struct = jax.eval_shape(first_state, jax.random.key(0), data.traits)
-    costs = costs_of(
-        state_struct,
-        download,
-        upload,
-        model_parameters=tree.num_parameters(params_struct),
-    )
+    costs = costs_of(state_struct, turn, model_parameters=tree.num_parameters(params_struct))
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     prepare = with_fast_kernels if on_cpu else _as_it_is
-    chunk = chunk_size(
-        execution,
-        share_of(cohort.capacity(len(dataset.seen)), mesh.size),
-        own_weights=costs.uploaded_parameters > costs.model_parameters / 2,
-        backend=mesh.devices.flat[0].platform,
+    placed = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)),
+        state_struct,
     )
-    trainer = Trainer(
-        algorithm,
-        uplink,
-        cohort,
-        batching,
-        mesh,
-        data,
-        feed,
-        max_size=dataset.splits["train"].max_size,
-        chunk=chunk,
-        donate=donate,
-        prepare=prepare,
-    )
+
+    def trainer_of(chunk: int) -> Trainer:
+        return Trainer(
+            algorithm,
+            uplink,
+            cohort,
+            batching,
+            mesh,
+            data,
+            feed,
+            max_size=dataset.splits["train"].max_size,
+            chunk=chunk,
+            donate=donate,
+            prepare=prepare,
+        )
+
+    def memory_of(trainer: Trainer) -> Memory:
+        return predicted(
+            trainer.lower(placed).compile(),
+            data,
+            devices=len(mesh.local_devices),
+            shared=on_cpu,
+            host=0 if feed is None else 2 * tree.num_bytes(feed.cohort(nobody)),
+        )
+
+    share = share_of(cohort.capacity(len(dataset.seen)), mesh.size)
+    nobody = np.full(share * mesh.size, dataset.num_clients, np.int32)
+    if execution.memory is None:
+        chunk = chunk_size(
+            execution,
+            share,
+            own_weights=costs.uploaded_parameters > costs.model_parameters / 2,
+            backend=mesh.devices.flat[0].platform,
+        )
+    else:
+        chunk = largest_chunk(
+            lambda chunk: memory_of(trainer_of(chunk)).device,
+            share=share,
+            limit=int(execution.memory * 2**30),
+        )
+    trainer = trainer_of(chunk)
     evaluator = Evaluator(
         algorithm,
         metrics,
@@ -205,11 +232,20 @@ def make_simulator(
         evaluator.predict,
         evaluator.export,
         trainer.lower,
+        lambda: memory_of(trainer),
         costs,
         chunk,
         mesh.size,
         data,
     )
+
+
+def _mean_steps(dataset: FederatedDataset, batching: Batching) -> float:
+    """Local steps of a training client in a round, on average."""
+    if batching.steps is not None:
+        return float(batching.steps)
+    sizes = dataset.splits["train"].sizes[dataset.seen]
+    return float(batching.epochs * np.mean(-(-sizes // batching.batch_size)))
 
 
 def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
