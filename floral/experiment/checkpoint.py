@@ -1,7 +1,9 @@
 """The whole state of a run on disk, through orbax.
 
 A checkpoint is written beside the last one and becomes visible only once it is whole, so a run
-that is killed while it saves goes on from the one before.
+that is killed while it saves goes on from the one before. It holds plain arrays and no word of the
+devices or processes that made them, so that any others may go on from it; all processes of a run
+save and restore together, in a folder that all of them see.
 """
 
 from pathlib import Path
@@ -12,7 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from floral.errors import ConfigError
+from floral.experiment.processes import told
 from floral.simulate import SimulationState
+from floral.typing import PyTree
 
 __all__ = ["latest_round", "restore", "save"]
 
@@ -33,10 +37,11 @@ def save(folder: Path, state: SimulationState, *, keep: int) -> None:
     import orbax.checkpoint as ocp
 
     taken = int(state.round)
-    if latest_round(folder) == taken:
+    if told(lambda: latest_round(folder)) == taken:
         return
+    held = jax.tree.map(_on_host, _held(state))
     with _manager(folder, keep) as manager:
-        manager.save(taken, args=ocp.args.StandardSave(_saved(state)), force=True)
+        manager.save(taken, args=ocp.args.StandardSave(held), force=True)
 
 
 def latest_round(folder: Path) -> int | None:
@@ -60,29 +65,54 @@ def restore(folder: Path, round_index: int, like: SimulationState) -> Simulation
     """
     import orbax.checkpoint as ocp
 
-    target = jax.tree.map(ocp.utils.to_shape_dtype_struct, _saved(like))
+    wanted = _held(like)
+    target = jax.tree.map(_host_struct, wanted)
     place = folder / str(round_index)
     try:
         with _manager(folder) as manager:
             found = manager.restore(round_index, args=ocp.args.StandardRestore(target))
+        restored = jax.tree.map(_in_the_form_of, wanted, found)
     except (ValueError, KeyError, TypeError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(
             f"{place}: the checkpoint is damaged or of another experiment ({reason}); delete that "
             "folder to go on from the checkpoint before it, or from the start"
         ) from error
-    return like._replace(**jax.tree.map(_uncommitted, found))
+    return like._replace(**restored)
 
 
-def _uncommitted(leaf: jax.Array) -> jax.Array:
-    """The array free to move, as a run's own are: one tied to its device, as orbax gives it, would
-    compile every function a second time."""
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        data = jnp.asarray(np.asarray(jax.random.key_data(leaf)))
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
-    return jnp.asarray(np.asarray(leaf))
-
-
-def _saved(state: SimulationState) -> dict[str, Any]:
+def _held(state: SimulationState) -> dict[str, PyTree]:
     """The fields that hold anything: orbax keeps no empty ones."""
     return {name: value for name, value in state._asdict().items() if jax.tree.leaves(value)}
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _on_host(leaf: jax.Array) -> np.ndarray:
+    """A leaf that is whole on every process, as it is saved; random keys as their numbers."""
+    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+
+
+def _host_struct(leaf: Any) -> np.ndarray:
+    """What tells orbax to restore the leaf as an array of numpy's; takes no memory."""
+    struct = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
+    return np.broadcast_to(np.zeros((), struct.dtype), struct.shape)
+
+
+def _in_the_form_of(leaf: Any, found: np.ndarray) -> jax.Array:
+    """The array on the default device and free to move, as a run's own are: one tied to a device
+    would compile every function a second time."""
+    expected = _host_struct(leaf)
+    if found.shape != expected.shape or found.dtype != expected.dtype:
+        raise ValueError(f"{found.dtype}{found.shape} is saved, not {leaf.dtype}{leaf.shape}")
+    array = jnp.asarray(found)
+    return jax.random.wrap_key_data(array, impl=_kind_of(leaf)) if _is_key(leaf) else array
+
+
+def _kind_of(key: Any) -> Any:
+    """The generator of a key, or of its struct, which JAX tells of keys alone."""
+    kinds = []
+    jax.eval_shape(lambda traced: kinds.append(jax.random.key_impl(traced)), key)
+    return kinds[0]

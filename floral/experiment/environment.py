@@ -16,8 +16,9 @@ import jax
 
 from floral.errors import ConfigError, DataError
 from floral.experiment.build import Experiment
+from floral.experiment.processes import anyone, told
 
-__all__ = ["check_config", "check_data", "describe_environment"]
+__all__ = ["check_alike", "check_config", "check_data", "describe_environment"]
 
 _PACKAGES = ("floral", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -31,9 +32,24 @@ def describe_environment(experiment: Experiment) -> dict[str, Any]:
         "chunk": experiment.simulator.chunk,
         "device": f"{device.platform}: {device.device_kind}",
         "devices": jax.device_count(),
+        "processes": jax.process_count(),
         "python": platform.python_version(),
         "versions": {package: version(package) for package in _PACKAGES},
     }
+
+
+def check_alike(experiment: Experiment) -> None:
+    """Refuses to train together on data that differ from process to process.
+
+    Raises:
+      DataError: on every process, if any has other data than the first.
+    """
+    own = experiment.dataset.fingerprint
+    if anyone(told(lambda: own) != own):
+        raise DataError(
+            f"process {jax.process_index()} of {jax.process_count()} has data with fingerprint "
+            f"{own[:12]}, but not all have the same; a run needs the same data on every machine"
+        )
 
 
 def check_config(saved: Mapping[str, Any], config: Mapping[str, Any], folder: Path) -> None:

@@ -1,6 +1,7 @@
 """What a person sees while runs go on: a live bar on a terminal, a line an evaluation elsewhere."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Protocol, Self
 
 from floral.experiment.build import Experiment
@@ -13,6 +14,7 @@ class Progress(Protocol):
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *error: Any) -> None: ...
+    def begin(self, folder: Path) -> None: ...
     def start(self, name: str, experiment: Experiment, begun: int) -> None: ...
     def tick(self, taken: int, line: Mapping[str, Any]) -> None: ...
     def finish(self, name: str, summary: Mapping[str, Any]) -> None: ...
@@ -25,6 +27,9 @@ class Silent:
         return self
 
     def __exit__(self, *error: Any) -> None:
+        return None
+
+    def begin(self, folder: Path) -> None:
         return None
 
     def start(self, name: str, experiment: Experiment, begun: int) -> None:
@@ -40,11 +45,13 @@ class Silent:
 class Console:
     """A bar for every method on a terminal; where there is none, a line for every evaluation."""
 
-    def __init__(self) -> None:
+    def __init__(self, told: Callable[[Path], None] = lambda folder: None) -> None:
+        """Args: ``told (run folder)``: called once there is one."""
         from rich.console import Console as RichConsole
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as RichProgress
 
+        self._told = told
         self._console = RichConsole()
         self._bars = RichProgress(
             TextColumn("[bold]{task.description:<16}"),
@@ -66,6 +73,9 @@ class Console:
 
     def __exit__(self, *error: Any) -> None:
         self._bars.stop()
+
+    def begin(self, folder: Path) -> None:
+        self._told(folder)
 
     def start(self, name: str, experiment: Experiment, begun: int) -> None:
         self._name, self._rounds, self._numbers = name, experiment.rounds, ""

@@ -8,7 +8,8 @@
     checkpoints/       the whole state
     summary.json       once the run is done
 
-Everything but the two growing files is written under a temporary name and renamed.
+Everything but the two growing files is written under a temporary name and renamed. Of several
+processes the first writes.
 """
 
 import json
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from floral.errors import ConfigError
+from floral.experiment.processes import by_the_first
 from floral.experiment.yaml_file import write_atomically
 
 __all__ = [
@@ -57,6 +59,7 @@ def new_folder(parent: Path, name: str) -> Path:
             count += 1
 
 
+@by_the_first
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Writes a mapping whole or not at all."""
     write_atomically(path, json.dumps(_strict(value), indent=2, allow_nan=False) + "\n")
@@ -76,6 +79,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: damaged at line {error.lineno}: {error.msg}") from error
 
 
+@by_the_first
 def append_lines(path: Path, lines: list[dict[str, Any]]) -> None:
     """Appends one JSON line each and waits until they are on disk."""
     with path.open("a", encoding="utf-8") as file:
@@ -102,6 +106,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
+@by_the_first
 def cut_lines(folder: Path, last_round: int) -> None:
     """Takes back the lines of all rounds after one."""
     for name in ("metrics.jsonl", "timing.jsonl"):
@@ -110,6 +115,7 @@ def cut_lines(folder: Path, last_round: int) -> None:
         write_atomically(folder / name, "".join(json.dumps(line) + "\n" for line in kept))
 
 
+@by_the_first
 def cut_back(folder: Path, last_round: int) -> None:
     """Takes back what was recorded after a round, so that a resumed run records it again."""
     cut_lines(folder, last_round)
@@ -124,6 +130,7 @@ def client_tables(folder: Path) -> dict[Path, int]:
     return {table: int(table.stem.removeprefix("round_")) for table in tables}
 
 
+@by_the_first
 def write_clients(folder: Path, round_index: int, columns: Mapping[str, np.ndarray]) -> None:
     """Writes one evaluation's table, a row a client.
 

@@ -1,4 +1,7 @@
-"""The host loop: round, evaluate, record, save; and going on where a run stopped."""
+"""The host loop: round, evaluate, record, save; and going on where a run stopped.
+
+Several processes take the same steps: what each could decide for itself, the first decides.
+"""
 
 import time
 from collections.abc import Callable, Mapping
@@ -14,7 +17,13 @@ from floral.errors import ConfigError
 from floral.experiment import checkpoint, record
 from floral.experiment.assess import assess, score
 from floral.experiment.build import Experiment
-from floral.experiment.environment import check_config, check_data, describe_environment
+from floral.experiment.environment import (
+    check_alike,
+    check_config,
+    check_data,
+    describe_environment,
+)
+from floral.experiment.processes import anyone, several, told
 from floral.experiment.stopping import heeding_signals
 from floral.simulate import SimulationState
 from floral.typing import PyTree
@@ -101,14 +110,8 @@ def run_method(
       ConfigError: if the folder is of another experiment, or damaged.
     """
     checkpoints = folder / "checkpoints"
-    environment = describe_environment(experiment)
-    if (folder / "environment.json").is_file():
-        saved = record.read_json(folder / "environment.json")
-        check_config(saved, experiment.config, folder)
-        check_data(saved, environment, folder)
-    else:
-        record.write_json(folder / "environment.json", environment)
-    begun = checkpoint.latest_round(checkpoints)
+    check_alike(experiment)
+    begun = told(lambda: _opened(experiment, folder))
     if begun is None:
         state = start_state(experiment, source)
     else:
@@ -116,6 +119,18 @@ def run_method(
         state = checkpoint.restore(checkpoints, begun, struct)
     record.cut_back(folder, begun or 0)
     return _Loop(experiment, folder, tick, state).run()
+
+
+def _opened(experiment: Experiment, folder: Path) -> int | None:
+    """The last saved round of a folder that is new, or of this experiment."""
+    environment = describe_environment(experiment)
+    if (folder / "environment.json").is_file():
+        saved = record.read_json(folder / "environment.json")
+        check_config(saved, experiment.config, folder)
+        check_data(saved, environment, folder)
+    else:
+        record.write_json(folder / "environment.json", environment)
+    return checkpoint.latest_round(folder / "checkpoints")
 
 
 class _Loop:
@@ -141,24 +156,26 @@ class _Loop:
             with heeding_signals() as asked:
                 while self.taken < self.experiment.rounds and not stopped:
                     self._block()
-                    stopped = asked() and self.taken < self.experiment.rounds
+                    stopped = anyone(asked()) and self.taken < self.experiment.rounds
         except KeyboardInterrupt:
+            if several():  # the others are elsewhere, and none can save alone
+                raise Interrupted(str(self.folder)) from None
             stopped = True
         if stopped:
             self._save_what_is_done()
             raise Interrupted(str(self.folder))
-        return self._summarize(self.state)
+        return told(self._summarize)
 
     def _block(self) -> None:
         """Rounds in one compiled call, up to the next that something is due after."""
-        count = self._rounds_at_once()
+        count = told(self._rounds_at_once)
         self.state, sums = self.experiment.simulator.rounds(self.state, count)
         sums = jax.tree.map(np.asarray, sums)  # waits for the rounds
         new = [_train_line(self.taken + 1 + index, sums, index) for index in range(count)]
         taken = self.taken + count
         if self._due(taken, self.experiment.evaluation.every):
             numbers, table = assess(self.experiment, self.state)
-            self.state = _keep_best(self.state, score(numbers))
+            self.state = _keep_best(self.state, told(lambda: score(numbers)))
             new[-1]["evaluation"] = numbers
             record.write_clients(self.folder, taken, table)
         self._note(new)
@@ -228,14 +245,14 @@ class _Loop:
         self.saved = self.taken
         self.lines, self.times = [], []
 
-    def _summarize(self, state: SimulationState) -> dict[str, Any]:
+    def _summarize(self) -> dict[str, Any]:
         evaluations = {
             line["round"]: line["evaluation"]
             for line in record.read_lines(self._metrics)
             if "evaluation" in line
         }
         seconds = [line["seconds"] for line in record.read_lines(self.folder / "timing.jsonl")]
-        best = int(state.best.round) if state.best else 0  # 0: nothing was ever validated
+        best = int(self.state.best.round) if self.state.best else 0  # 0: nothing was ever validated
         summary = {
             "rounds": self.experiment.rounds,
             "seed": self.experiment.config["seed"],

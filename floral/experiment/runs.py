@@ -1,10 +1,11 @@
 """Runs on disk: begin one, go on with one, several methods of a comparison one after another.
 
 A run with one method is one folder. A comparison is a folder with a run folder for each method,
-each resumable by itself, and a report and a figure over all of them.
+each resumable by itself, and a report and a figure over all of them. Several processes may take
+a run together: each calls the same function, and the first writes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from floral.experiment.environment import check_config
 from floral.experiment.load import load_run, saved_config, start_folder
 from floral.experiment.overrides import parse
 from floral.experiment.prepare import build_all, source_of
+from floral.experiment.processes import is_first, told
 from floral.experiment.progress import Progress, Silent
 from floral.experiment.report import write_report
 from floral.experiment.run import Interrupted, run_method
@@ -64,8 +66,7 @@ def run(
     resolved = _with_fixed_starts(read(config, overrides))
     experiments = build_all(resolved)  # what does not fit is said before a folder exists
     stem = "run" if isinstance(config, Mapping) else Path(config).stem
-    folder = record.new_folder(Path(out), stem if name is None else name)
-    write_atomically(folder / "config.yaml", dump(resolved))
+    folder = told(lambda: _begun(Path(out), stem if name is None else name, resolved))
     return _go_on(folder, _method_folders(folder, resolved), experiments, progress)
 
 
@@ -88,16 +89,31 @@ def resume(
             raise ConfigError(
                 f"{text!r}: a resumed run takes rounds=… alone; start a new run for anything else"
             )
+    resolved, finished = told(lambda: _found(folder, overrides))
+    folders = _method_folders(folder, resolved)
+    experiments = build_all(resolved, folder=folder, begun=folders, finished=finished)
+    if overrides and is_first():
+        write_atomically(folder / "config.yaml", dump(resolved))
+    return _go_on(folder, folders, experiments, progress)
+
+
+def _begun(out: Path, name: str, resolved: dict[str, Any]) -> Path:
+    """A new run folder, with its config."""
+    folder = record.new_folder(out, name)
+    write_atomically(folder / "config.yaml", dump(resolved))
+    return folder
+
+
+def _found(folder: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """The config of a run folder that may be gone on with, and its methods that are finished."""
     resolved = saved_config(folder, *overrides)
     folders = _method_folders(folder, resolved)
     unfolded = methods(resolved)
     for name, config in unfolded.items():
         _check_place(folders[name], config)
-    finished = [name for name in unfolded if _finished(folders[name], unfolded[name]["rounds"])]
-    experiments = build_all(resolved, folder=folder, begun=folders, finished=finished)
-    if overrides:
-        write_atomically(folder / "config.yaml", dump(resolved))
-    return _go_on(folder, folders, experiments, progress)
+    return resolved, [
+        name for name in unfolded if _finished(folders[name], unfolded[name]["rounds"])
+    ]
 
 
 def _with_fixed_starts(config: dict[str, Any]) -> dict[str, Any]:
@@ -121,27 +137,29 @@ def _go_on(
     progress: Progress | None,
 ) -> Result:
     """Runs what is not finished, in order, and reports on all methods."""
-    progress = Silent() if progress is None else progress
+    progress = progress if progress is not None and is_first() else Silent()
+    progress.begin(folder)
     summaries: dict[str, dict[str, Any]] = {}
     try:
         with progress:
             for name, place in folders.items():
                 if name in experiments:
                     _run_one(name, experiments[name], place, folder, progress)
-                summaries[name] = record.read_json(place / "summary.json")
+                path = place / "summary.json"
+                summaries[name] = told(lambda path=path: record.read_json(path))
     except KeyboardInterrupt:
         raise Interrupted(str(folder)) from None
-    report, figure = write_report(folder, summaries, folders)
+    report, figure = told(lambda: write_report(folder, summaries, folders))
     return Result(folder, summaries, figure, report)
 
 
 def _run_one(
     name: str, experiment: Experiment, place: Path, folder: Path, progress: Progress
 ) -> None:
-    if place != folder:
+    if place != folder and is_first():
         place.mkdir(exist_ok=True)
         write_atomically(place / "config.yaml", dump(dict(experiment.config)))
-    begun = checkpoint.latest_round(place / "checkpoints")
+    begun = told(lambda: checkpoint.latest_round(place / "checkpoints"))
     source = None if begun else source_of(experiment, folder)
     progress.start(name, experiment, begun or 0)
     progress.finish(name, run_method(experiment, place, source=source, tick=progress.tick))

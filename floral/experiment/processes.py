@@ -1,0 +1,85 @@
+"""Several processes that take one run together: who decides, who writes, how all agree.
+
+Every process takes part in every round, evaluation and save. What only the host knows (the name of
+a new folder, how fast rounds are, whether someone pressed Ctrl-C) is settled between them, so that
+all take the same steps; files are written, and progress is shown, by process 0 alone.
+"""
+
+import functools
+import pickle
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import jax
+import numpy as np
+
+from floral.errors import FloralError
+
+__all__ = ["anyone", "by_the_first", "is_first", "several", "told"]
+
+_ROOM = 1024  # bytes of the smallest message: few sizes are few compilations
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+def several() -> bool:
+    """Whether this process is one of several."""
+    return jax.process_count() > 1
+
+
+def is_first() -> bool:
+    """Whether this is process 0, which decides and writes."""
+    return jax.process_index() == 0
+
+
+def by_the_first(write: Callable[P, None]) -> Callable[P, None]:
+    """``write``, done by process 0 and left out by the others."""
+
+    @functools.wraps(write)
+    def first_writes(*args: P.args, **kwargs: P.kwargs) -> None:
+        if is_first():
+            write(*args, **kwargs)
+
+    return first_writes
+
+
+def told(make: Callable[[], T]) -> T:
+    """What process 0 makes, on every process; they wait for it.
+
+    Args:
+      make: called by process 0 alone; gives something that can be pickled.
+
+    Raises:
+      FloralError: on all of them, if process 0 is refused.
+    """
+    if not several():
+        return make()
+    message = b""
+    if is_first():
+        try:
+            message = pickle.dumps((make(), None))
+        except FloralError as error:
+            message = pickle.dumps((None, error))
+    value, error = pickle.loads(_from_the_first(message))
+    if error is not None:
+        raise error
+    return value
+
+
+def anyone(wish: bool) -> bool:
+    """Whether any process wishes it; all ask at the same point."""
+    if not several():
+        return wish
+    from jax.experimental.multihost_utils import process_allgather
+
+    return bool(np.any(process_allgather(np.int32(wish))))
+
+
+def _from_the_first(message: bytes) -> bytes:
+    from jax.experimental.multihost_utils import broadcast_one_to_all
+
+    size = int(broadcast_one_to_all(np.int32(len(message))))
+    room = np.zeros(max(_ROOM, 1 << (size - 1).bit_length()), np.uint8)
+    room[: len(message)] = np.frombuffer(message, np.uint8)
+    return np.asarray(broadcast_one_to_all(room))[:size].tobytes()
