@@ -1,4 +1,4 @@
-"""The command line: ``floral run | resume | check | describe | plan | schema``.
+"""The command line: ``floral run | resume | launch | check | describe | plan | schema``.
 
 Nothing but argparse is imported before a command is known, so that help answers at once.
 """
@@ -14,15 +14,19 @@ __all__ = ["main"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit status: 0 done, 1 refused, 130 stopped by Ctrl-C."""
     arguments = _arguments(_parser(), argv)
-    if "jax" not in sys.modules:
-        from floral.startup import prepare_jax, usable_cores
-
-        prepare_jax(os.environ, cores=usable_cores())
     from floral.errors import FloralError
 
     if "" not in sys.path:
         sys.path.insert(0, "")  # a user's own factories, as kind: my_module:factory
     try:
+        if arguments.command is _launch:
+            return _launch(arguments)
+        if "jax" not in sys.modules:
+            from floral.startup import prepare_jax, usable_cores
+
+            prepare_jax(os.environ, cores=usable_cores())
+        if arguments.command in (_run, _resume):
+            return _together(arguments)
         return arguments.command(arguments)
     except FloralError as error:
         print(f"floral: {error}", file=sys.stderr)
@@ -30,6 +34,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("floral: stopped", file=sys.stderr)
         return 130
+
+
+def _together(arguments: argparse.Namespace) -> int:
+    """Runs a command in this process and, where it was started with others, with them."""
+    from floral.startup import join_processes, partners
+
+    found = partners(os.environ)
+    if found is None:
+        return arguments.command(arguments)
+    from floral.errors import FloralError
+    from floral.launch import CRASHED, LAUNCH
+
+    try:
+        join_processes(found, launched=LAUNCH in os.environ)
+        return arguments.command(arguments)
+    except FloralError:
+        raise
+    except Exception:
+        import traceback
+
+        place = os.environ.get(LAUNCH)
+        log = None if place is None else f"{place}/rank_{os.environ['JAX_PROCESS_ID']}.log"
+        with open(log, "a", encoding="utf-8") if log else sys.stderr as file:
+            traceback.print_exc(file=file)
+        os._exit(CRASHED)  # no farewell: the others wait for a part that will not come
 
 
 def _arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
@@ -61,6 +90,20 @@ def _parser() -> argparse.ArgumentParser:
     resume.add_argument("folder", help="a run folder, as runs/quickstart")
     resume.add_argument("overrides", nargs="*", metavar="rounds=N", help="train longer")
     resume.set_defaults(command=_resume)
+    launch = commands.add_parser(
+        "launch",
+        help="run or resume as several processes of this machine",
+        description="Takes one run in several processes of this machine, each with its share of "
+        "the cores and only its own clients' data in a round. Elsewhere no launcher is needed: "
+        "floral run and floral resume join the other processes that SLURM, Open MPI, an indexed "
+        "Kubernetes job or a TPU pod has started, or that JAX_NUM_PROCESSES, JAX_PROCESS_ID and "
+        "JAX_COORDINATOR_ADDRESS name; JAX_NUM_PROCESSES=1 keeps a process alone.",
+    )
+    launch.add_argument("--processes", type=int, required=True, help="how many")
+    launch.add_argument(
+        "rest", nargs=argparse.REMAINDER, metavar="run|resume ...", help="as without launch"
+    )
+    launch.set_defaults(command=_launch)
     for name, command, words in (
         ("check", _check, "build everything and trace all shapes; train nothing"),
         ("describe", _describe, "the data, and for every parameter its adaptor"),
@@ -83,6 +126,7 @@ def _config_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from floral.experiment.progress import Console
     from floral.experiment.runs import run
+    from floral.launch import tell_launcher
 
     return _reported(
         lambda: run(
@@ -90,7 +134,7 @@ def _run(arguments: argparse.Namespace) -> int:
             *arguments.overrides,
             out=arguments.out,
             name=arguments.name,
-            progress=Console(),
+            progress=Console(tell_launcher),
         )
     )
 
@@ -98,22 +142,39 @@ def _run(arguments: argparse.Namespace) -> int:
 def _resume(arguments: argparse.Namespace) -> int:
     from floral.experiment.progress import Console
     from floral.experiment.runs import resume
+    from floral.launch import tell_launcher
 
-    return _reported(lambda: resume(arguments.folder, *arguments.overrides, progress=Console()))
+    return _reported(
+        lambda: resume(arguments.folder, *arguments.overrides, progress=Console(tell_launcher))
+    )
+
+
+def _launch(arguments: argparse.Namespace) -> int:
+    from floral.launch import launch
+
+    parser = _parser()
+    if not arguments.rest or arguments.rest[0] not in ("run", "resume"):
+        parser.error("launch: expected run or resume after --processes N")
+    _arguments(parser, arguments.rest)  # what is wrong is said once
+    return launch(arguments.rest, processes=arguments.processes)
 
 
 def _reported(work) -> int:
     from rich.console import Console
     from rich.table import Table
 
+    from floral.experiment.processes import is_first
     from floral.experiment.report import table_rows
     from floral.experiment.run import Interrupted
 
     try:
         result = work()
     except Interrupted as stopped:
-        print(f"\nstopped and saved; go on with: floral resume {stopped}", file=sys.stderr)
+        if is_first():
+            print(f"\nstopped and saved; go on with: {_again()} {stopped}", file=sys.stderr)
         return 130
+    if not is_first():
+        return 0
     head, rows = table_rows(result.summaries)
     table = Table(title=str(result.folder))
     for index, title in enumerate(head):
@@ -126,6 +187,16 @@ def _reported(work) -> int:
     console.print(table)
     print(f"report  {result.report}\nfigure  {result.figure}")
     return 0
+
+
+def _again() -> str:
+    """The command that goes on with a run as it was started."""
+    from floral.launch import LAUNCH
+
+    launched = (
+        f"launch --processes {os.environ['JAX_NUM_PROCESSES']} " if LAUNCH in os.environ else ""
+    )
+    return f"floral {launched}resume"
 
 
 def _built(arguments: argparse.Namespace):

@@ -22,7 +22,7 @@ local: {kind: sgd, learning_rate: 0.1}
 compare:
   fedavg: {algorithm: {kind: fedavg}}
 """
-COMMANDS = ("run", "resume", "check", "describe", "plan", "schema")
+COMMANDS = ("run", "resume", "launch", "check", "describe", "plan", "schema")
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ LAYERS = (
     {"algorithms", "uplink"},
     {"simulate"},
     {"experiment"},
-    {"cli", "startup", "__init__", "__main__"},
+    {"cli", "launch", "startup", "__init__", "__main__"},
 )
 BESIDE = {"adaptors": {"models"}}
 """What may be imported from the same layer; nothing else may, but in layers 0 and 5."""
