@@ -37,7 +37,7 @@ PUBLIC = {
     "vit",
     "floral.simulate": """
         Costs Execution Personalization Sampler SimulationState Simulator execution fixed full
-        make_simulator sample_batch
+        make_simulator sample_batch scheduled
     """,
     "floral.uplink": "Fold Reducer Uplink clip uplink weighted_mean",
 }

@@ -3,7 +3,7 @@
 from floral.simulate.costs import Costs
 from floral.simulate.evaluate import Personalization
 from floral.simulate.execution import Execution, execution
-from floral.simulate.sampling import Sampler, fixed, full
+from floral.simulate.sampling import Sampler, fixed, full, scheduled
 from floral.simulate.simulator import Simulator, make_simulator, sample_batch
 from floral.simulate.state import SimulationState
 
@@ -19,4 +19,5 @@ __all__ = [
     "full",
     "make_simulator",
     "sample_batch",
+    "scheduled",
 ]

@@ -52,7 +52,7 @@ def make_draw(
 
     def draw(key, round_index, data):
         num_clients = data.offsets["train"].shape[0] - 1
-        ids, active = sampler.sample(stream(key, "cohort", round_index), data.training)
+        ids, active = sampler.sample(stream(key, "cohort", round_index), round_index, data.training)
         share = share_of(ids.shape[0], devices, chunk)
         empty = jnp.full(share * devices - ids.shape[0], num_clients)
         ids = jnp.concatenate([jnp.where(active, ids, num_clients), empty]).astype(jnp.int32)

@@ -1,16 +1,17 @@
 """Who takes part in a round."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from floral import check
 from floral.errors import SpecError
 from floral.typing import Array, Key
 
-__all__ = ["Sampler", "distinct", "fixed", "full"]
+__all__ = ["Sampler", "distinct", "fixed", "full", "scheduled"]
 
 
 class Sampler(NamedTuple):
@@ -19,12 +20,12 @@ class Sampler(NamedTuple):
     Attributes:
       capacity: ``(population size) -> K``, the most clients a round can have; raises SpecError
         for a population it cannot serve.
-      sample: ``(key, clients [n]) -> (ids [K], active [K] bool)``; ids of inactive places mean
-        nothing.
+      sample: ``(key, round, clients [n]) -> (ids [K], active [K] bool)``, for the training
+        clients' ids; ids of inactive places mean nothing.
     """
 
     capacity: Callable[[int], int]
-    sample: Callable[[Key, Array], tuple[Array, Array]]
+    sample: Callable[[Key, Array, Array], tuple[Array, Array]]
 
 
 def fixed(*, size: int | None = None, fraction: float | None = None) -> Sampler:
@@ -56,7 +57,7 @@ def fixed(*, size: int | None = None, fraction: float | None = None) -> Sampler:
             )
         return cohort
 
-    def sample(key, clients):
+    def sample(key, round_index, clients):
         population = clients.shape[0]
         cohort = capacity(population)
         everyone = jnp.ones((cohort,), bool)
@@ -70,6 +71,42 @@ def fixed(*, size: int | None = None, fraction: float | None = None) -> Sampler:
 def full() -> Sampler:
     """Every client, every round."""
     return fixed(fraction=1.0)
+
+
+def scheduled(cohorts: Any) -> Sampler:
+    """Cohorts that are known beforehand: a trace that is replayed, from its start when it ends.
+
+    Args:
+      cohorts: [R, K] places among the training clients, which are their ids where all clients
+        train; round t is the row t mod R, a negative number an empty place.
+
+    Raises:
+      SpecError: unless they are rows of whole numbers; for one beyond the training clients.
+
+    Example:
+      >>> replayed = scheduled([[3, 1], [0, -1]])
+      >>> ids, active = replayed.sample(jax.random.key(0), jnp.int32(3), jnp.arange(4))
+      >>> ids[active].tolist()
+      [0]
+    """
+    rows = np.asarray(cohorts)
+    if rows.ndim != 2 or rows.size == 0 or rows.dtype.kind not in "iu":
+        raise SpecError(
+            f"cohorts must be ids [rounds, clients a round], got {rows.dtype}{list(rows.shape)}"
+        )
+
+    def capacity(population):
+        if rows.max() >= population:
+            raise SpecError(
+                f"cohorts: client {rows.max()} is scheduled, but only {population} clients train"
+            )
+        return rows.shape[1]
+
+    def sample(key, round_index, clients):
+        places = jnp.asarray(rows, jnp.int32)[round_index % rows.shape[0]]
+        return clients[jnp.maximum(places, 0)], places >= 0
+
+    return Sampler(capacity, sample)
 
 
 def distinct(key: Key, population: int, count: int) -> Array:

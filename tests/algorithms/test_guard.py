@@ -75,7 +75,7 @@ def _nobody(size=2):
     """A cohort in which every place is empty."""
     return simulate.Sampler(
         capacity=lambda population: size,
-        sample=lambda key, clients: (clients[:size], jnp.zeros(size, bool)),
+        sample=lambda key, round_index, clients: (clients[:size], jnp.zeros(size, bool)),
     )
 
 
@@ -96,7 +96,7 @@ def test_a_round_that_no_one_attends_changes_nothing_but_the_count(
 def test_an_adaptor_whose_cluster_is_absent_keeps_everything_under_adam(
     build, simulator, after, same
 ):
-    def only_cluster_zero(key, clients):
+    def only_cluster_zero(key, round_index, clients):
         return jnp.array([0, 2]), jnp.ones(2, bool)
 
     algorithm = build("floral", mixing=mixtures.known(), server_optimizer=optax.adam(0.1))

@@ -74,7 +74,7 @@ def _of_cohort(ids, active=None):
     active = np.ones(len(ids), bool) if active is None else np.array(active)
     return simulate.Sampler(
         capacity=lambda population: len(ids),
-        sample=lambda key, clients: (jnp.asarray(ids), jnp.asarray(active)),
+        sample=lambda key, round_index, clients: (jnp.asarray(ids), jnp.asarray(active)),
     )
 
 

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import pytest
 from scipy import stats
 
+from floral import simulate
+from floral.errors import SpecError
 from floral.simulate.sampling import distinct
 
 
@@ -37,3 +39,25 @@ def test_a_cohort_of_a_huge_population_is_drawn_in_an_array_of_its_own_size():
     largest = max(v.aval.size for e in program.jaxpr.eqns for v in e.outvars)
     assert largest <= 200
     assert int(jnp.max(distinct(jax.random.key(0), 10**9, 50))) > 10**7
+
+
+def test_scheduled_cohorts_are_taken_in_turn(build, simulator):
+    """Also in one compiled call, and from the start again when they end."""
+    cohorts = [[0, 3], [2, -1], [1, 4]]
+    sim = simulator(build("fedavg"), cohort=simulate.scheduled(cohorts))
+    start = sim.init(jax.random.key(0))
+    _, together = sim.rounds(start, 4)
+    assert together["cohort"].tolist() == [2, 1, 2, 2]
+    assert together["examples"].tolist() == [8, 7, 8, 8]
+    sizes = (4, 1, 7, 4, 7)
+    for row, examples in zip(cohorts, together["examples"].tolist(), strict=False):
+        assert sum(sizes[client] for client in row if client >= 0) == examples
+
+
+@pytest.mark.parametrize(
+    ("cohorts", "message"),
+    [([1, 2], r"\[rounds, clients a round\]"), ([[0.5]], "float64"), ([[5]], "client 5 is")],
+)
+def test_a_schedule_that_makes_no_sense_is_refused(cohorts, message, build, simulator):
+    with pytest.raises(SpecError, match=message):
+        simulator(build("fedavg"), cohort=simulate.scheduled(cohorts))

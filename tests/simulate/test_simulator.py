@@ -42,7 +42,7 @@ def test_padding_a_cohort_to_whole_chunks_changes_nothing_bit_for_bit(build, sim
     """Five clients in chunks of two, with one empty place or with three."""
     roomy = simulate.Sampler(
         capacity=lambda population: 8,
-        sample=lambda key, clients: (
+        sample=lambda key, round_index, clients: (
             jnp.concatenate([clients, jnp.zeros(3, clients.dtype)]),
             jnp.arange(8) < 5,
         ),
@@ -92,7 +92,7 @@ def test_a_key_decides_a_run(sim, after, same):
 def test_rounds_draw_apart_and_cohorts_are_without_repetition(build, simulator):
     sampler = simulate.fixed(size=3)
     cohorts = [
-        tuple(sampler.sample(jax.random.key(i), jnp.arange(5))[0].tolist()) for i in range(20)
+        tuple(sampler.sample(jax.random.key(i), 0, jnp.arange(5))[0].tolist()) for i in range(20)
     ]
     assert all(len(set(cohort)) == 3 for cohort in cohorts)
     assert len({frozenset(cohort) for cohort in cohorts}) > 5
