@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from floral.data import Batching, FederatedDataset, client_batches, locate
+from floral.errors import SpecError
 from floral.messages import Context
 from floral.random import stream
 from floral.simulate.shard import replicate
@@ -25,6 +26,7 @@ __all__ = [
 ]
 
 _ALIGNMENT = 64
+_MOST = 2**31 - 1  # offsets are int32; where data stay on the host only their differences are used
 
 
 class DeviceData(NamedTuple):
@@ -73,12 +75,21 @@ def on_devices(dataset: FederatedDataset, mesh: Mesh, *, examples: bool = True) 
       dataset: the population.
       mesh: the devices.
       examples: whether the examples themselves go there.
+
+    Raises:
+      SpecError: for more examples than devices can count in 32 bits.
     """
 
     def put(array: Any) -> Array:
-        return replicate(_aligned(array), mesh)
+        return replicate(_aligned(np.asarray(array[:])), mesh)
 
     kept = dataset.splits if examples else {}
+    for name, split in kept.items():
+        if split.offsets[-1] > _MOST:
+            raise SpecError(
+                f"execution.population: split {name!r} has {split.offsets[-1]} examples, at most "
+                f"{_MOST} fit on devices; set it to host"
+            )
     return DeviceData(
         examples={
             name: {field: put(array) for field, array in split.examples.items()}

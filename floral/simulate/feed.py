@@ -1,11 +1,14 @@
 """Clients' examples that stay on the host: each cohort is fetched when its turn comes.
 
 Only arrays' slices are read, client by client, so an array may as well be a file mapped into
-memory or a generator; with several processes each reads what its own devices need.
+memory or a generator; with several processes each reads what its own devices need. What is done
+for a cohort takes the time of the cohort, however large the population is.
 """
 
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+import weakref
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
+from threading import Thread
 from typing import Any
 
 import jax
@@ -13,11 +16,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from floral.data import FederatedDataset
+from floral.errors import DataError, FloralError
 from floral.simulate.clients import Holdings
 from floral.simulate.round import Cohort
 from floral.simulate.shard import replicate, sharded
 
 __all__ = ["Feed", "Prefetch"]
+
+_PATIENCE = 2.0  # seconds that a process waits at its end for a fetch that no one will use
 
 
 class Feed:
@@ -30,43 +36,78 @@ class Feed:
     def __init__(self, dataset: FederatedDataset, mesh: Mesh):
         self._dataset = dataset
         self._mesh = mesh
+        self._rooms: dict[tuple[str, int], int] = {}
 
     def __call__(self, split: str, ids: np.ndarray) -> Holdings:
-        """What these clients [K] hold of a split; K a multiple of the devices, N for nobody."""
-        part = self._dataset.splits[split]
+        """What these clients [K] hold of a split; K a multiple of the devices, N for nobody.
+
+        Raises:
+          DataError: if a client's rows cannot be read; it names the client, split and field.
+        """
+        fields = self._dataset.splits[split].examples
         by_device = ids.reshape(self._mesh.size, -1)
-        starts, sizes = self._layout(split, by_device)
-        room = int(np.sort(part.sizes)[::-1][: by_device.shape[1]].sum())
+        sizes = self._sizes(split, by_device)
+        starts = (np.cumsum(sizes, axis=1) - sizes).astype(np.int32)
+        room = self._room(split, by_device.shape[1])
         here = jax.process_index()
-        examples = {}
-        for field, array in part.examples.items():
-            pieces = []
-            for place, device in enumerate(self._mesh.devices.flat):
-                if device.process_index != here:
-                    continue
-                flat = np.zeros((room, *array.shape[1:]), array.dtype)
-                for client, start, size in zip(
-                    by_device[place], starts[place], sizes[place], strict=True
-                ):
-                    first = part.offsets[client] if size else 0
-                    flat[start : start + size] = array[first : first + size]
-                pieces.append(jax.device_put(flat, device))
-            shape = (self._mesh.size * room, *array.shape[1:])
-            examples[field] = jax.make_array_from_single_device_arrays(
-                shape, sharded(self._mesh), pieces
+        pieces: dict[str, list[jax.Array]] = {field: [] for field in fields}
+        for place, device in enumerate(self._mesh.devices.flat):
+            if device.process_index != here:
+                continue
+            rows = {f: np.zeros((room, *a.shape[1:]), a.dtype) for f, a in fields.items()}
+            for client, start, size in zip(
+                by_device[place], starts[place], sizes[place], strict=True
+            ):
+                if size:
+                    self._read(split, client, {f: r[start : start + size] for f, r in rows.items()})
+            for field, flat in rows.items():
+                pieces[field].append(jax.device_put(flat, device))
+        examples = {
+            field: jax.make_array_from_single_device_arrays(
+                (self._mesh.size * room, *array.shape[1:]), sharded(self._mesh), pieces[field]
             )
+            for field, array in fields.items()
+        }
         return Holdings(examples, self._spread(starts.reshape(-1)), self._spread(sizes.reshape(-1)))
 
     def cohort(self, ids: np.ndarray) -> Cohort:
         """A cohort and its training examples."""
         return Cohort(replicate(ids.astype(np.int32), self._mesh), self("train", ids))
 
-    def _layout(self, split: str, by_device: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where each client's examples start on its device, and how many there are."""
-        known = np.append(self._dataset.splits[split].sizes, 0)
-        sizes = known[np.minimum(by_device, len(known) - 1)]
-        starts = np.cumsum(sizes, axis=1) - sizes
-        return starts.astype(np.int32), sizes.astype(np.int32)
+    def _read(self, split: str, client: int, into: Mapping[str, np.ndarray]) -> None:
+        """Reads all fields of a client, one after another: what makes rows makes them together."""
+        part = self._dataset.splits[split]
+        first, last = part.offsets[client], part.offsets[client + 1]
+        for field, rows in into.items():
+            try:
+                read = np.asarray(part.examples[field][first:last])
+            except FloralError:
+                raise
+            except Exception as error:
+                raise DataError(
+                    f"client {client}, split {split!r}: {field!r} cannot be read: "
+                    f"{type(error).__name__}: {error}"
+                ) from error
+            if read.shape != rows.shape:
+                raise DataError(
+                    f"client {client}, split {split!r}: {field!r} has shape {list(read.shape)}, "
+                    f"expected {list(rows.shape)}"
+                )
+            rows[...] = read
+
+    def _sizes(self, split: str, ids: np.ndarray) -> np.ndarray:
+        """How many examples each client has, int32; none for N."""
+        offsets, count = self._dataset.splits[split].offsets, self._dataset.num_clients
+        known = np.minimum(ids, count - 1)
+        return np.where(ids < count, offsets[known + 1] - offsets[known], 0).astype(np.int32)
+
+    def _room(self, split: str, count: int) -> int:
+        """The examples of so many of the largest clients."""
+        if (split, count) not in self._rooms:
+            sizes = self._dataset.splits[split].sizes
+            least = max(0, len(sizes) - count)
+            self._rooms[split, count] = int(np.partition(sizes, least)[least:].sum())
+        return self._rooms[split, count]
 
     def _spread(self, values: np.ndarray) -> jax.Array:
         return jax.make_array_from_callback(
@@ -75,26 +116,52 @@ class Feed:
 
 
 class Prefetch:
-    """The cohort of the next round, fetched while this round trains."""
+    """The cohort of the next round, fetched in a thread while this round trains.
+
+    What goes wrong there is raised where the cohort is asked for, and nowhere if it never is. A
+    process that ends waits for a fetch a moment only: the thread is a daemon.
+    """
 
     def __init__(self, draw: Callable[[Any, int], np.ndarray], fetch: Callable[[Any], Any]):
         """Args: ``draw (key, round) -> ids`` on the host, and ``fetch (ids) -> cohort``."""
         self._draw = draw
         self._fetch = fetch
         self._ahead: dict[tuple[bytes, int], Future[Any]] = {}
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="floral-feed")
+        weakref.finalize(self, _wait_a_moment, self._ahead)
 
     def __call__(self, key: jax.Array, round_index: int) -> Any:
         """The cohort of this round; the next one is begun."""
         words = np.asarray(jax.random.key_data(key)).tobytes()
-        ready = self._ahead.pop((words, round_index), None)
-        cohort = self._prepare(key, round_index) if ready is None else ready.result()
-        for future in self._ahead.values():
-            future.cancel()
-        self._ahead = {
-            (words, round_index + 1): self._worker.submit(self._prepare, key, round_index + 1)
-        }
+        ready = self._ahead.get((words, round_index))
+        if ready is None:
+            cohort = self._prepare(key, round_index)
+        else:
+            wait([ready])
+            del self._ahead[words, round_index]
+            cohort = ready.result()
+        following = (words, round_index + 1)
+        if following not in self._ahead:
+            wait(self._ahead.values())  # of another state: one fetch at a time
+            self._ahead.clear()
+            self._ahead[following] = self._begin(key, round_index + 1)
         return cohort
+
+    def _begin(self, key: jax.Array, round_index: int) -> Future[Any]:
+        future: Future[Any] = Future()
+
+        def work() -> None:
+            try:
+                future.set_result(self._prepare(key, round_index))
+            except BaseException as error:
+                future.set_exception(error)
+
+        Thread(target=work, name="floral-feed", daemon=True).start()
+        return future
 
     def _prepare(self, key: jax.Array, round_index: int) -> Any:
         return self._fetch(self._draw(key, round_index))
+
+
+def _wait_a_moment(ahead: Mapping[Any, Future[Any]]) -> None:
+    """At the end of a process: a thread stopped amid a fetch may take the process down with it."""
+    wait(ahead.values(), timeout=_PATIENCE)
