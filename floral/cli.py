@@ -43,22 +43,13 @@ def _together(arguments: argparse.Namespace) -> int:
     found = partners(os.environ)
     if found is None:
         return arguments.command(arguments)
-    from floral.errors import FloralError
-    from floral.launch import CRASHED, LAUNCH
+    from floral.launch import LAUNCH, leave
 
     try:
         join_processes(found, launched=LAUNCH in os.environ)
         return arguments.command(arguments)
-    except FloralError:
-        raise
-    except Exception:
-        import traceback
-
-        place = os.environ.get(LAUNCH)
-        log = None if place is None else f"{place}/rank_{os.environ['JAX_PROCESS_ID']}.log"
-        with open(log, "a", encoding="utf-8") if log else sys.stderr as file:
-            traceback.print_exc(file=file)
-        os._exit(CRASHED)  # no farewell: the others wait for a part that will not come
+    except Exception as error:
+        leave(error)
 
 
 def _arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:

@@ -14,14 +14,15 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from floral.errors import ConfigError
+from floral.errors import ConfigError, FloralError
 from floral.startup import prepare_jax, usable_cores
 
-__all__ = ["LAUNCH", "child_environment", "how_it_ended", "launch", "tell_launcher"]
+__all__ = ["LAUNCH", "child_environment", "how_it_ended", "launch", "leave", "tell_launcher"]
 
 LAUNCH = "FLORAL_LAUNCH"
 """The variable that names the launcher's own folder to its children."""
@@ -106,6 +107,29 @@ def tell_launcher(folder: Path) -> None:
     """Lets the launcher know the run folder, if there is a launcher; process 0 does."""
     if LAUNCH in os.environ:
         Path(os.environ[LAUNCH], "run").write_text(str(folder), encoding="utf-8")
+
+
+def leave(error: Exception) -> NoReturn:
+    """Ends a process, one of several, that cannot go on; the others wait for it in vain, so it does
+    not wait for them.
+
+    What is wrong with the run is one line on the standard error. Anything else is a traceback, in
+    the launcher's folder if there is one: it may well be no more than the loss of another process.
+    """
+    sys.stdout.flush()
+    rank = os.environ.get("JAX_PROCESS_ID", os.environ.get("SLURM_PROCID"))
+    if isinstance(error, FloralError):
+        print(f"floral: {error}", file=sys.stderr, flush=True)
+        if rank == "0":
+            time.sleep(_SHARED_FATE_SECONDS / 2)  # without process 0 the others cannot say as much
+        os._exit(REFUSED)
+    place = os.environ.get(LAUNCH)
+    if place is None:
+        traceback.print_exception(error)
+    else:
+        with Path(place, f"rank_{rank}.log").open("a", encoding="utf-8") as log:
+            traceback.print_exception(error, file=log)
+    os._exit(CRASHED)
 
 
 class _Children:

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -198,8 +199,8 @@ class Shell:
         self.started = []
         (folder / "small.yaml").write_text(CONFIG)
 
-    def start(self, *arguments, devices):
-        settings = {
+    def start(self, *arguments, devices, **settings):
+        settings |= {
             "JAX_COMPILATION_CACHE_DIR": str(self.folder / "compiled"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_NUM_CPU_DEVICES": str(devices),
@@ -249,6 +250,12 @@ def half(shell):
     """The run folder of the first six rounds by two processes."""
     shell.together("run", "small.yaml", "rounds=6", "--name", "half")
     return shell.folder / "runs" / "half"
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def lines(folder):
@@ -320,6 +327,122 @@ def test_two_processes_go_on_with_the_run_of_one(shell, pair):
     shell.run("run", "small.yaml", "rounds=6", "--name", "one", devices=1)
     shell.together("resume", "runs/one", "rounds=12")
     assert_near(shell.folder / "runs" / "one", pair)
+
+
+@pytest.mark.slow
+def test_what_process_0_is_refused_all_are(shell):
+    (shell.folder / "taken").write_text("a file, and no folder")
+    process = shell.start(
+        *("launch", "--processes", 2, "run", "small.yaml", "--out", "taken"), devices=1
+    )
+    _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 1
+    assert errors.count("floral: out: cannot make the folder") == 1
+    assert "rank" not in errors
+
+
+OWN_SOURCE = '''
+import os
+from floral.data import synthetic_linear
+
+
+def source(*, clients: int):
+    """Linear tasks of each process's own."""
+    return synthetic_linear(clients=clients, seed=int(os.environ["JAX_PROCESS_ID"]))
+'''
+
+
+@pytest.mark.slow
+def test_processes_with_different_data_are_refused(shell):
+    (shell.folder / "own_source.py").write_text(OWN_SOURCE)
+    (shell.folder / "differing.yaml").write_text(
+        CONFIG.replace(
+            "kind: synthetic_linear, clients: 10, train: 6, validation: 2, test: 2, "
+            "dimension: 3,\n           outputs: 2",
+            "kind: 'own_source:source', clients: 10",
+        )
+    )
+    process = shell.start("launch", "--processes", 2, "run", "differing.yaml", devices=1)
+    _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 1
+    assert "a run needs the same data on every machine" in errors
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_processes_that_slurm_has_started_join(shell, pair):
+    task = {
+        "SLURM_JOB_ID": "7",
+        "SLURM_STEP_NODELIST": "127.0.0.1",
+        "SLURM_NTASKS": "2",
+        "JAX_COORDINATOR_PORT": str(free_port()),
+    }
+    processes = [
+        shell.start(
+            *("run", "small.yaml", "--name", "slurm"),
+            devices=2,
+            **task,
+            SLURM_PROCID=str(rank),
+            SLURM_LOCALID=str(rank),
+        )
+        for rank in range(2)
+    ]
+    (printed, errors), (silence, others) = (p.communicate(timeout=SECONDS) for p in processes)
+    assert [process.returncode for process in processes] == [0, 0], errors + others
+    assert "floral: round 12/12" in printed
+    assert silence == ""
+    assert_same(shell.folder / "runs" / "slurm", pair)
+
+
+READS = """
+import os, sys
+import jax, numpy as np
+from floral.startup import join_processes, partners
+join_processes(partners(os.environ), launched=False)
+from floral import data
+from floral.data.lazy import LazyArray
+from floral.simulate.feed import Feed
+from floral.simulate.shard import make_mesh
+
+class Noted(LazyArray):
+    digest = ""
+    def rows(self, first, last):
+        read.append(first // 3)
+        return np.full((last - first, *self.shape[1:]), first // 3, self.dtype)
+
+read = []
+clients = [{"train": {"x": np.zeros((3, 2)), "y": np.zeros((3, 1))}} for _ in range(8)]
+dataset = data.from_clients(clients)
+train = dataset.splits["train"]
+noted = {name: Noted(array.shape, array.dtype) for name, array in train.examples.items()}
+dataset = dataset._replace(splits={"train": train._replace(examples=noted)})
+held = Feed(dataset, make_mesh(jax.devices()))("train", np.arange(8, dtype=np.int32))
+here = {int(piece.data[0, 0]) for piece in held.examples["x"].addressable_shards}
+print(sorted(set(read)), sorted(here))
+"""
+
+
+@pytest.mark.slow
+def test_a_process_reads_only_the_clients_of_its_own_devices():
+    address = f"127.0.0.1:{free_port()}"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", READS],
+            env=os.environ
+            | {
+                "JAX_NUM_PROCESSES": "2",
+                "JAX_PROCESS_ID": str(rank),
+                "JAX_COORDINATOR_ADDRESS": address,
+                "JAX_NUM_CPU_DEVICES": "2",
+                "JAX_PLATFORMS": "cpu",
+            },
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    printed = [process.communicate(timeout=SECONDS)[0] for process in processes]
+    assert printed == ["[0, 1, 2, 3] [0, 2]\n", "[4, 5, 6, 7] [4, 6]\n"]
 
 
 def read_until(process, words):

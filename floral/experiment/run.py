@@ -23,7 +23,7 @@ from floral.experiment.environment import (
     check_data,
     describe_environment,
 )
-from floral.experiment.processes import anyone, several, told
+from floral.experiment.processes import anyone, is_first, several, told
 from floral.experiment.stopping import heeding_signals
 from floral.simulate import SimulationState
 from floral.typing import PyTree
@@ -153,7 +153,7 @@ class _Loop:
     def run(self) -> dict[str, Any]:
         stopped = False
         try:
-            with heeding_signals() as asked:
+            with heeding_signals(speak=is_first()) as asked:
                 while self.taken < self.experiment.rounds and not stopped:
                     self._block()
                     stopped = anyone(asked()) and self.taken < self.experiment.rounds

@@ -10,11 +10,14 @@ __all__ = ["heeding_signals"]
 
 
 @contextmanager
-def heeding_signals() -> Iterator[Callable[[], bool]]:
+def heeding_signals(*, speak: bool = True) -> Iterator[Callable[[], bool]]:
     """While it lasts, the first Ctrl-C or SIGTERM only sets what the yielded function returns.
 
     A second one acts as it did before. Signals that are ignored stay ignored, and outside of the
     main thread, where Python takes no signals, nothing is changed.
+
+    Args:
+      speak: whether to say on the standard error that the wish was heard.
 
     Example:
       >>> with heeding_signals() as asked:
@@ -40,7 +43,10 @@ def heeding_signals() -> Iterator[Callable[[], bool]]:
     def note(number: int, frame: object) -> None:
         asked.set()
         restore()
-        sys.stderr.write("\nfloral: saving after the rounds in progress; again to stop at once\n")
+        if speak:
+            sys.stderr.write(
+                "\nfloral: saving after the rounds in progress; again to stop at once\n"
+            )
 
     for number in heeded:
         signal.signal(number, note)
