@@ -14,6 +14,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -69,7 +70,11 @@ class Running:
                 text=True,
                 start_new_session=True,
             )
-        self.ready = self._hear()
+        try:
+            self.ready = self._hear()
+        except BaseException:
+            self._kill()
+            raise
         self._signal(signal.SIGSTOP)
 
     def ask(self, **order: Any) -> dict[str, Any]:
@@ -91,10 +96,15 @@ class Running:
             self._say({"op": "stop"})
             self.process.wait(timeout=20)
         except (OSError, subprocess.TimeoutExpired):
-            self.process.kill()
-            self.process.wait()
-        for pid in family[1:]:
-            _send(pid, signal.SIGKILL)
+            pass  # it is killed below
+        self._kill(family)
+
+    def _kill(self, family: Sequence[int] = ()) -> None:
+        for pid in family or descendants(self.process.pid):
+            if pid != self.process.pid:
+                _send(pid, signal.SIGKILL)
+        self.process.kill()  # does nothing if it has ended and was waited for
+        self.process.wait()
 
     def _say(self, order: dict[str, Any]) -> None:
         assert self.process.stdin is not None
@@ -221,6 +231,7 @@ def main() -> None:
     parser.add_argument("--evaluate", action="store_true", help="every client's accuracy, too")
     parser.add_argument("--folder", type=Path, default=task.CACHE)
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that workers are ended first
     workers = [peer(name, given.folder) for name in given.peers]
     print(
         "| model, cores | peer | round, ms | lowest to highest | cpu, ms | evaluation, ms |", end=""
