@@ -3,8 +3,8 @@
 fluke draws the eligible clients at random; here they are told, and everything else of a round is
 fluke's ``run``: broadcast, local updates, aggregation weighted by examples. Evaluation during a
 round is off. Clients forget model and optimizer after it (``persistency``), or 1,000 models would
-be kept. fluke trains one client after another in one process; more cores are PyTorch's
-threads, which help the CNN and slow the MLP, so that has one.
+be kept. fluke trains one client after another in one process; more cores are PyTorch's threads.
+The MLP has one: beside other load two were slower, and no quiet machine has compared them yet.
 """
 
 # pyright: reportMissingImports=false, reportArgumentType=false
