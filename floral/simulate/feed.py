@@ -8,6 +8,8 @@ for a cohort takes the time of the cohort, however large the population is.
 import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
+from functools import partial
+from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
@@ -119,7 +121,8 @@ class Prefetch:
     """The cohort of the next round, fetched in a thread while this round trains.
 
     What goes wrong there is raised where the cohort is asked for, and nowhere if it never is. A
-    process that ends waits for a fetch a moment only: the thread is a daemon.
+    process that ends waits for a fetch a moment only: the thread is a daemon. There is one for all
+    fetches, since the memory that a thread has used serves its next fetch, but no other thread's.
     """
 
     def __init__(self, draw: Callable[[Any, int], np.ndarray], fetch: Callable[[Any], Any]):
@@ -127,41 +130,52 @@ class Prefetch:
         self._draw = draw
         self._fetch = fetch
         self._ahead: dict[tuple[bytes, int], Future[Any]] = {}
-        weakref.finalize(self, _wait_a_moment, self._ahead)
+        self._tasks: SimpleQueue[Any] = SimpleQueue()
+        self._worker: Thread | None = None
+        weakref.finalize(self, _end, self._tasks, self._ahead)
 
     def __call__(self, key: jax.Array, round_index: int) -> Any:
         """The cohort of this round; the next one is begun."""
         words = np.asarray(jax.random.key_data(key)).tobytes()
-        ready = self._ahead.get((words, round_index))
-        if ready is None:
-            cohort = self._prepare(key, round_index)
-        else:
-            wait([ready])
-            del self._ahead[words, round_index]
-            cohort = ready.result()
-        following = (words, round_index + 1)
+        now, following = (words, round_index), (words, round_index + 1)
+        if now not in self._ahead:
+            self._ahead[now] = self._begin(key, round_index)
+        ready = self._ahead[now]
+        wait([ready])
+        del self._ahead[now]
+        cohort = ready.result()
+        for other in self._ahead.keys() - {following}:  # of another state
+            self._ahead.pop(other).cancel()
         if following not in self._ahead:
-            wait(self._ahead.values())  # of another state: one fetch at a time
-            self._ahead.clear()
             self._ahead[following] = self._begin(key, round_index + 1)
         return cohort
 
     def _begin(self, key: jax.Array, round_index: int) -> Future[Any]:
+        if self._worker is None:
+            arguments = (self._tasks,)
+            self._worker = Thread(target=_work, args=arguments, name="floral-feed", daemon=True)
+            self._worker.start()
         future: Future[Any] = Future()
-
-        def work() -> None:
-            try:
-                future.set_result(self._prepare(key, round_index))
-            except BaseException as error:
-                future.set_exception(error)
-
-        Thread(target=work, name="floral-feed", daemon=True).start()
+        self._tasks.put((future, partial(self._prepare, key, round_index)))
         return future
 
     def _prepare(self, key: jax.Array, round_index: int) -> Any:
         return self._fetch(self._draw(key, round_index))
 
 
-def _wait_a_moment(ahead: Mapping[Any, Future[Any]]) -> None:
+def _work(tasks: "SimpleQueue[Any]") -> None:
+    """Does one task after another until there is None; idle, it holds on to nothing."""
+    while (task := tasks.get()) is not None:
+        future, do = task
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(do())
+            except BaseException as error:
+                future.set_exception(error)
+        del task, future, do
+
+
+def _end(tasks: "SimpleQueue[Any]", ahead: Mapping[Any, Future[Any]]) -> None:
     """At the end of a process: a thread stopped amid a fetch may take the process down with it."""
+    tasks.put(None)
     wait(ahead.values(), timeout=_PATIENCE)
