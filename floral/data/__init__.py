@@ -1,6 +1,6 @@
 """Data: where examples come from, how they are dealt to clients, how a cohort is batched."""
 
-from floral.data.batches import Batching, batching, client_batches, gather, locate, num_steps
+from floral.data.batches import Batching, batching, gather, locate, num_steps, schedule, show
 from floral.data.build import federate
 from floral.data.clients import FederatedDataset, Split, federated, from_clients
 from floral.data.flat import from_flat
@@ -38,7 +38,6 @@ __all__ = [
     "arrays",
     "batching",
     "blocks",
-    "client_batches",
     "digits",
     "dirichlet",
     "federate",
@@ -68,7 +67,9 @@ __all__ = [
     "save_mapped",
     "save_partition",
     "saved",
+    "schedule",
     "shards",
+    "show",
     "split_clients",
     "synthetic_linear",
     "synthetic_mlp",

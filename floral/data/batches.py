@@ -15,7 +15,7 @@ from floral.errors import SpecError
 from floral.random import stream
 from floral.typing import Array, Key
 
-__all__ = ["Batching", "batching", "client_batches", "gather", "locate", "num_steps"]
+__all__ = ["Batching", "batching", "gather", "locate", "num_steps", "schedule", "show"]
 
 
 class Batching(NamedTuple):
@@ -69,14 +69,15 @@ def gather(
 ) -> dict[str, Array]:
     """The batches of a cohort: ``{"x": [K, S, B, ...], "y": [K, S, B, ...], "mask": [K, S, B]}``.
 
-    ``client_batches`` of every client; an id outside ``0 … N - 1`` (N, by custom) is a client of
-    padding, whose places are all masked.
+    Pure and jittable, with ``batching``, ``max_size`` and ``limit`` static; ``schedule`` says what
+    is shown where.
 
     Args:
       examples: a split's flat arrays, each ``[M, ...]``.
       offsets: the split's offsets, ``[N + 1]``.
-      ids: the cohort, ``[K]``.
-      key: of the round; the order of client k in epoch e is the stream ``("order", k, e)`` of it.
+      ids: the cohort, ``[K]``; an id outside ``0 … N - 1`` (N, by custom) is a client of padding,
+        whose places are all masked.
+      key: of the round.
       batching: from ``batching``.
       max_size: at least the size of the cohort's largest client; what is beyond is left out.
       limit: use only the first ``limit`` examples of each client.
@@ -89,19 +90,10 @@ def gather(
       >>> batches["x"].tolist()
       [[[3.0, 4.0], [0.0, 0.0]], [[0.0, 1.0], [2.0, 0.0]]]
     """
-    starts, sizes = locate(offsets, jnp.asarray(ids))
-
-    def one(client: Array, start: Array, size: Array) -> dict[str, Array]:
-        return client_batches(
-            examples, start, size, client, key, batching, max_size=max_size, limit=limit
-        )
-
-    # By steps, clients need different numbers of orders: one by one none waits for the smallest.
-    one_by_one = batching.shuffle and batching.steps is not None
-    clients = (jnp.asarray(ids), starts, sizes)
-    if one_by_one:
-        return jax.lax.map(lambda client: one(*client), clients)
-    return jax.vmap(one)(*clients)
+    ids = jnp.asarray(ids)
+    starts, sizes = locate(offsets, ids)
+    rows, mask = schedule(ids, starts, sizes, key, batching, max_size=max_size, limit=limit)
+    return show(examples, rows, mask)
 
 
 def locate(offsets: Array, ids: Array) -> tuple[Array, Array]:
@@ -119,44 +111,63 @@ def locate(offsets: Array, ids: Array) -> tuple[Array, Array]:
     return starts * known, (offsets[safe + 1] - starts) * known
 
 
-def client_batches(
-    examples: Mapping[str, Array],
-    start: Array,
-    size: Array,
-    client: Array,
+def schedule(
+    ids: Array,
+    starts: Array,
+    sizes: Array,
     key: Key,
     batching: Batching,
     *,
     max_size: int,
     limit: int | None = None,
-) -> dict[str, Array]:
-    """One client's batches: ``{"x": [S, B, ...], "y": [S, B, ...], "mask": [S, B]}``.
+) -> tuple[Array, Array]:
+    """Which example each client of a cohort shows at each step and place: ``(rows, mask)``.
 
-    Pure and jittable, with ``batching``, ``max_size`` and ``limit`` static. Guarantees: every
-    example of a client is shown exactly once an epoch; what a client sees depends on the key and
-    its own id only, neither on ``max_size`` nor on who else is in the cohort; masked places hold
-    zeros. A client's live steps, ``epochs * ceil(n / B)`` or ``steps``, come first.
+    Guarantees: every example of a client is shown exactly once an epoch; what a client sees depends
+    on the key and its own id only, neither on ``max_size`` nor on who else is in the cohort. A
+    client's live steps, ``epochs * ceil(n / B)`` or ``steps``, come first.
 
     Args:
-      examples: flat arrays, each ``[M, ...]``.
-      start: the row of the client's first example.
-      size: how many examples it has; 0 masks every place.
-      client: its id.
+      ids: the cohort, ``[K]``.
+      starts: the row of each client's first example, ``[K]``.
+      sizes: how many examples each has, ``[K]``; 0 masks every place.
       key: of the round; the order of client k in epoch e is the stream ``("order", k, e)`` of it.
       batching: from ``batching``.
       max_size: at least the size of the largest client; what is beyond is left out.
-      limit: use only the client's first ``limit`` examples.
+      limit: use only each client's first ``limit`` examples.
+
+    Returns:
+      ``rows [K, S, B]`` int32 into the flat arrays and ``mask [K, S, B]``, False where nothing is
+      shown.
     """
     max_size = max_size if limit is None else min(max_size, limit)
-    size = jnp.minimum(size, max_size)
-    local, mask = _walk(stream(key, "order", client), size, batching, max_size)
-    rows = start + local
+
+    def one(client: Array, start: Array, size: Array) -> tuple[Array, Array]:
+        own = stream(key, "order", client)
+        local, mask = _walk(own, jnp.minimum(size, max_size), batching, max_size)
+        return start + local, mask
+
+    # By steps, clients need different numbers of orders: one by one none waits for the smallest.
+    if batching.shuffle and batching.steps is not None:
+        return jax.lax.map(lambda client: one(*client), (ids, starts, sizes))
+    return jax.vmap(one)(ids, starts, sizes)
+
+
+def show(examples: Mapping[str, Array], rows: Array, mask: Array) -> dict[str, Array]:
+    """The examples of a schedule, zeros where nothing is shown, and its ``mask``.
+
+    Args:
+      examples: flat arrays, each ``[M, ...]``.
+      rows: whole numbers of any shape.
+      mask: bool of that shape.
+    """
 
     def take(array: Array) -> Array:
         array = jnp.asarray(array)
         if array.shape[0] == 0:
             return jnp.zeros(rows.shape + array.shape[1:], array.dtype)
-        taken = jnp.take(array, rows, axis=0, mode="clip")
+        # Apart from the masking, so that rows are copied whole and not number by number.
+        taken = jax.lax.optimization_barrier(jnp.take(array, rows, axis=0, mode="clip"))
         live = mask.reshape(mask.shape + (1,) * (taken.ndim - mask.ndim))
         return jnp.where(live, taken, jnp.zeros_like(taken))
 

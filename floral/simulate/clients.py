@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from floral.data import Batching, FederatedDataset, client_batches, locate
+from floral.data import Batching, FederatedDataset, locate, schedule, show
 from floral.errors import SpecError
 from floral.messages import Context
 from floral.random import stream
@@ -130,16 +130,9 @@ def own_batches(
     limit: int | None = None,
 ) -> Batch:
     """The batches ``[S, B, ...]`` of the cohort's client at this place; see ``floral.data``."""
-    return client_batches(
-        held.examples,
-        held.starts[place],
-        held.sizes[place],
-        client,
-        key,
-        batching,
-        max_size=max_size,
-        limit=limit,
-    )
+    where = (leaf[None] for leaf in (client, held.starts[place], held.sizes[place]))
+    rows, mask = schedule(*where, key, batching, max_size=max_size, limit=limit)
+    return show(held.examples, rows[0], mask[0])
 
 
 def client_context(

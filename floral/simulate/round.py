@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from floral.algorithms.base import FederatedAlgorithm
-from floral.data import Batching, locate
+from floral.data import Batching, locate, schedule, show
 from floral.messages import Context
 from floral.random import stream
 from floral.simulate.clients import (
@@ -16,7 +16,6 @@ from floral.simulate.clients import (
     Holdings,
     client_context,
     holdings,
-    own_batches,
     splits_of_holdings,
 )
 from floral.simulate.sampling import Sampler
@@ -95,9 +94,17 @@ def make_round(
     def walk_share(state, data, cohort, cohort_size):
         """What one device does: its clients' turns, summed over all devices."""
         ids, held = cohort
+        # For all clients at once: random numbers cost more by their calls than by their count.
+        rows, mask = schedule(
+            ids,
+            held.starts,
+            held.sizes,
+            stream(state.key, "order", state.round),
+            batching,
+            max_size=max_size,
+        )
         num_clients = data.offsets["train"].shape[0] - 1
         client_key = stream(state.key, "client", state.round)
-        order_key = stream(state.key, "order", state.round)
 
         def turn(place):
             client = ids[place]
@@ -106,7 +113,7 @@ def make_round(
             key = jax.random.fold_in(client_key, client)
             row = gather_rows(state.table, known)
             context = client_context(data, known, state.round, state.key, cohort_size)
-            batches = own_batches(held, place, client, order_key, batching, max_size=max_size)
+            batches = show(held.examples, rows[place], mask[place])
             upload, own, metrics = algorithm.client_update(
                 stream(key, "update"),
                 algorithm.download(state.server, context),
