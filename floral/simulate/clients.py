@@ -130,8 +130,15 @@ def own_batches(
     limit: int | None = None,
 ) -> Batch:
     """The batches ``[S, B, ...]`` of the cohort's client at this place; see ``floral.data``."""
-    where = (leaf[None] for leaf in (client, held.starts[place], held.sizes[place]))
-    rows, mask = schedule(*where, key, batching, max_size=max_size, limit=limit)
+    rows, mask = schedule(
+        client[None],
+        held.starts[place][None],
+        held.sizes[place][None],
+        key,
+        batching,
+        max_size=max_size,
+        limit=limit,
+    )
     return show(held.examples, rows[0], mask[0])
 
 
