@@ -13,10 +13,11 @@ are medians over the turns. A round's time includes the wait for its cohort's im
 makes while the round before it trains.
 
 Columns: milliseconds a round and a client; the rise of the process's memory from before the
-population exists to the peak (``VmHWM``) and to the end, compilation included; and what of it is
-expected: the arrays with one entry a client (offsets, clusters, clients that train), on the host
-and on every device, the N x C floats of the mixtures that clients keep, and two cohorts' images.
-What else there is (the program, its compiler, the updates) does not depend on the population.
+population exists to the peak (``VmHWM``) and to the end, with compilation on the first turn, after
+which the cache on disk has the program; and what of it is expected: the arrays with one entry a
+client (offsets, clusters, clients that train), on the host and on every device, the N x C floats of
+the mixtures that clients keep, and two cohorts' images. What else there is (the program, its
+compiler, the updates) does not depend on the population.
 """
 
 import argparse
