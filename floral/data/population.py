@@ -14,7 +14,7 @@ def synthetic_population(
     *,
     clients: int = 1000,
     clusters: int = 4,
-    train: int = 20,
+    train: int = 60,
     validation: int = 0,
     test: int = 10,
     classes: int = 10,
@@ -45,7 +45,7 @@ def synthetic_population(
     Example:
       >>> data = synthetic_population(clients=1_000_000, side=8)
       >>> data.client(999_999)["train"]["x"].shape, int(data.traits["cluster"][-1])
-      ((20, 8, 8, 1), 3)
+      ((60, 8, 8, 1), 3)
     """
     check.positive_int(clients=clients, clusters=clusters, train=train, classes=classes, side=side)
     check.in_range(1, min(clients, classes), clusters=clusters)
