@@ -76,6 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     _config_arguments(run)
     run.add_argument("--out", default="runs", help="where run folders are made (default: runs)")
     run.add_argument("--name", help="the run folder's name (default: the config's)")
+    run.add_argument(
+        "--profile", action="store_true", help="profile some rounds of each method, too"
+    )
     run.set_defaults(command=_run)
     resume = commands.add_parser("resume", help="go on with a run that was stopped")
     resume.add_argument("folder", help="a run folder, as runs/quickstart")
@@ -115,17 +118,19 @@ def _config_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from floral.experiment.profile import Profiled
     from floral.experiment.progress import Console
     from floral.experiment.runs import run
     from floral.launch import tell_launcher
 
+    console = Console(tell_launcher)
     return _reported(
         lambda: run(
             arguments.config,
             *arguments.overrides,
             out=arguments.out,
             name=arguments.name,
-            progress=Console(tell_launcher),
+            progress=Profiled(console) if arguments.profile else console,
         )
     )
 

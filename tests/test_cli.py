@@ -230,3 +230,14 @@ def test_run_and_resume_print_the_table_and_where_everything_is(floral):
     assert "floral: round" not in again
     assert "fedavg: round 1/1" in again
     assert again.count("│ f") == 2
+
+
+def test_a_profile_is_taken_of_each_method_and_changes_nothing_else(floral):
+    status, _, err = floral("run", "small.yaml", "--out", "there", "--profile", "rounds=3")
+    assert (status, err) == (0, "")
+    for method in ("floral", "fedavg"):
+        (trace,) = Path("there/small/profile", method).rglob("*.xplane.pb")
+        assert trace.stat().st_size > 0
+    floral("run", "small.yaml", "--out", "plain", "rounds=3")
+    files = [Path(out, "small/floral/metrics.jsonl").read_text() for out in ("there", "plain")]
+    assert files[0] == files[1]
