@@ -15,18 +15,22 @@ __all__ = ["assess", "score"]
 def assess(
     experiment: Experiment, state: SimulationState
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Evaluates all clients on their validation and test data.
+    """Evaluates all clients, or a sample of them, on their validation and test data.
 
     Returns:
       ``(numbers, table)``: numbers by group (``validation`` and ``test`` of the training
-      population, ``unseen`` on test data, ``mixture``), table columns [N] or [N, C].
+      population, ``unseen`` on test data, ``mixture``), table columns [n] or [n, C], a row for each
+      client that was evaluated.
     """
     dataset = experiment.dataset
-    seen, unseen = dataset.seen, np.flatnonzero(dataset.unseen)
-    table: dict[str, np.ndarray] = {"client": np.arange(dataset.num_clients)}
-    table["unseen"] = dataset.unseen
+    seen, unseen = (
+        _sample(ids, experiment.evaluation.clients)
+        for ids in (dataset.seen, np.flatnonzero(dataset.unseen))
+    )
+    rows = np.sort(np.concatenate([seen, unseen]))
+    table: dict[str, np.ndarray] = {"client": rows, "unseen": dataset.unseen[rows]}
     if "cluster" in dataset.traits:
-        table["cluster"] = dataset.traits["cluster"]
+        table["cluster"] = dataset.traits["cluster"][rows]
     numbers: dict[str, Any] = {}
     # Validation chooses the best round, and unseen clients have no say in that.
     for name, split, clients in (
@@ -50,9 +54,9 @@ def assess(
         del columns[f"{split}_client"]
         columns |= {} if mixture is None else _mixture_columns(mixture)
         for column, values in columns.items():
-            _fill(table, column, clients, values)
+            _fill(table, column, np.searchsorted(rows, clients), values)
     if any(name.startswith("mixture") for name in table):
-        numbers["mixture"] = _mixture_numbers(table, dataset.unseen)
+        numbers["mixture"] = _mixture_numbers(table, table["unseen"])
     return numbers, table
 
 
@@ -79,13 +83,20 @@ def _summary(values: np.ndarray, *, largest_is_worst: bool) -> dict[str, float]:
     }
 
 
-def _fill(table: dict[str, np.ndarray], column: str, clients: np.ndarray, values: np.ndarray):
-    """Writes some clients' values; the others' stay NaN (0 for counts) until they are written."""
+def _sample(ids: np.ndarray, count: int | None) -> np.ndarray:
+    """So many of the ids, in order and the same each time; all where there are no more."""
+    if count is None or count >= len(ids):
+        return ids
+    return np.sort(np.random.default_rng(0).choice(ids, count, replace=False))
+
+
+def _fill(table: dict[str, np.ndarray], column: str, places: np.ndarray, values: np.ndarray):
+    """Writes the values of some rows; others stay NaN (0 for counts) until they are written."""
     if column not in table:
         empty = np.nan if np.issubdtype(values.dtype, np.floating) else 0
         shape = (len(table["client"]), *values.shape[1:])
         table[column] = np.full(shape, empty, values.dtype)
-    table[column][clients] = values
+    table[column][places] = values
 
 
 def _mixture_columns(mixture: Any) -> dict[str, np.ndarray]:

@@ -18,7 +18,7 @@ def trace(experiment: Experiment) -> None:
       FloralError: where parts do not fit.
     """
     state = jax.eval_shape(lambda: start_state(experiment))
-    jax.eval_shape(experiment.simulator.round, state)
+    experiment.simulator.lower(state)
 
 
 def described(experiments: Mapping[str, Experiment]) -> str:

@@ -50,6 +50,7 @@ class Evaluation(NamedTuple):
     every: int
     batch_size: int
     personalization: Personalization
+    clients: int | None = None
 
 
 class Checkpointing(NamedTuple):
@@ -173,6 +174,7 @@ def evaluation(
     *,
     every: int = 10,
     batch_size: int = 256,
+    clients: int | None = None,
     personalize_steps: int = 20,
     personalize_batch: int = 32,
     personalize_examples: int | None = None,
@@ -182,16 +184,20 @@ def evaluation(
     Args:
       every: rounds between evaluations; the last round is always evaluated.
       batch_size: examples predicted at once.
+      clients: how many of those that train, and how many of the unseen, are evaluated: the same
+        random ones each time; all if null.
       personalize_steps: steps that a stateless or unseen client trains what is its own alone.
       personalize_batch: examples a step there.
       personalize_examples: how many training examples it may use; all if null.
     """
     check.positive_int(every=every, batch_size=batch_size)
     check.positive_int(personalize_steps=personalize_steps, personalize_batch=personalize_batch)
+    if clients is not None:
+        check.positive_int(clients=clients)
     if personalize_examples is not None:
         check.positive_int(personalize_examples=personalize_examples)
     steps = batching(batch_size=personalize_batch, steps=personalize_steps)
-    return Evaluation(every, batch_size, Personalization(steps, personalize_examples))
+    return Evaluation(every, batch_size, Personalization(steps, personalize_examples), clients)
 
 
 def checkpointing(*, every: int | None = None, keep: int = 1) -> Checkpointing:

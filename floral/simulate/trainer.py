@@ -107,8 +107,9 @@ class Trainer:
         """A round of this state, or of its structs, not yet compiled."""
         cohort = None
         if self._feed is not None:
-            ids = np.asarray(jax.eval_shape(self._draw_struct).shape)
-            cohort = self._feed.cohort(np.zeros(ids, np.int32))
+            nobody = self._data.offsets["train"].shape[0] - 1
+            ids = np.full(jax.eval_shape(self._draw_struct).shape, nobody, np.int32)
+            cohort = self._feed.cohort(ids)
         return self._one.lower(state._replace(best=()), self._data, cohort)
 
     def _ready(self, state: SimulationState) -> tuple[SimulationState, PyTree]:

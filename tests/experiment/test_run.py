@@ -15,6 +15,9 @@ import pytest
 import floral
 from floral.errors import ConfigError
 from floral.experiment import checkpoint
+from floral.experiment.config import read
+from floral.experiment.inspect import trace
+from floral.experiment.prepare import build_all
 from floral.experiment.progress import Silent
 from floral.experiment.run import Interrupted
 from floral.experiment.yaml_file import dump, load
@@ -512,3 +515,28 @@ def test_a_convolutional_network_runs_with_convolution_adaptors(config, images, 
     accuracy = result.summaries["floral"]["last"]["test"]["accuracy"]
     assert 0 <= accuracy["worst_decile"] <= accuracy["mean"] <= 1
     assert "test accuracy" in result.report.read_text()
+
+
+def test_a_sample_of_clients_is_evaluated_as_all_would_be(config, tmp_path):
+    """The same clients each time; a table then has a row for each of them alone."""
+    everyone = floral.run(config(rounds=4), out=tmp_path, name="all").folder
+    sampled = config(rounds=4)
+    sampled["evaluate"] = {**(sampled.get("evaluate") or {}), "clients": 2}
+    folder = floral.run(sampled, out=tmp_path, name="some").folder
+    whole, some = (table(place, 4).to_pylist() for place in (everyone, folder))
+    by_client = {row["client"]: row for row in whole}
+    training = [row for row in some if not row["unseen"]]
+    assert len(training) == min(2, sum(not row["unseen"] for row in whole))
+    for row in some:
+        for column, value in row.items():
+            assert value == pytest.approx(by_client[row["client"]][column], rel=1e-5, nan_ok=True)
+
+
+def test_a_population_on_the_host_is_checked_and_run(config, tmp_path, kept):
+    fed = config(rounds=3, execution={"population": "host"})
+    for experiment in build_all(read(fed)).values():
+        trace(experiment)
+    folder = floral.run(fed, out=tmp_path, name="host").folder
+    resident = floral.run(config(rounds=3), out=tmp_path, name="device").folder
+    for one, other in zip(lines(folder), lines(resident), strict=True):
+        assert one["train"] == pytest.approx(other["train"], rel=1e-5)

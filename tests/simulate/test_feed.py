@@ -294,3 +294,12 @@ def test_a_process_ends_though_a_fetch_does_not():
     command = [sys.executable, "-c", textwrap.dedent(code)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "over", "")
+
+
+def test_a_round_from_the_host_can_be_lowered_whoever_is_largest(build, simulator, make_population):
+    """The room is that of a cohort of different clients, the first of which is the largest here."""
+    population = make_population((50, 1, 1, 1), clusters=(0, 1, 0, 1))
+    execution = simulate.execution(population="host")
+    sim = simulator(build("fedavg"), population, cohort=simulate.fixed(size=2), execution=execution)
+    assert sim.lower(sim.init(jax.random.key(0))).compile().memory_analysis() is not None
+    assert sim.memory().host > 0
