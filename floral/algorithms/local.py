@@ -15,6 +15,7 @@ import optax
 
 from floral import check
 from floral.algorithms.base import Objective
+from floral.data import masked
 from floral.random import stream
 from floral.typing import Array, Batch, Key, PyTree
 
@@ -88,7 +89,8 @@ def solve(
       objective: ``(trained, stats, batch, key) -> (losses [B], stats)``.
       trained: what is differentiated; places that are not trained are None.
       stats: the model's statistics.
-      batches: ``{"x": [S, B, ...], "y": [S, B, ...], "mask": [S, B]}``.
+      batches: ``{"x": [S, B, ...], "y": [S, B, ...], "mask": [S, B]}``; what stands where the
+        mask is False is of no consequence: the objective is given zeros.
       key: step s uses ``stream(key, "step", s)``.
       optimizer: an optax transform, started here.
 
@@ -110,7 +112,7 @@ def solve(
     def take(carry):
         place, trained, stats, state, loss_sum, examples = carry
         index = order[place]
-        batch = {name: leaf[index] for name, leaf in batches.items()}
+        batch = masked({name: leaf[index] for name, leaf in batches.items()})
         grads, (stats, total, count) = jax.grad(mean_loss, has_aux=True)(
             trained, stats, batch, stream(key, "step", index)
         )

@@ -1,6 +1,15 @@
 """Data: where examples come from, how they are dealt to clients, how a cohort is batched."""
 
-from floral.data.batches import Batching, batching, gather, locate, num_steps, schedule, show
+from floral.data.batches import (
+    Batching,
+    batching,
+    gather,
+    locate,
+    masked,
+    num_steps,
+    schedule,
+    show,
+)
 from floral.data.build import federate
 from floral.data.clients import FederatedDataset, Split, federated, from_clients
 from floral.data.flat import from_flat
@@ -56,6 +65,7 @@ __all__ = [
     "load_partition",
     "locate",
     "mapped",
+    "masked",
     "natural",
     "noise",
     "none",

@@ -15,7 +15,7 @@ from floral.errors import SpecError
 from floral.random import stream
 from floral.typing import Array, Key
 
-__all__ = ["Batching", "batching", "gather", "locate", "num_steps", "schedule", "show"]
+__all__ = ["Batching", "batching", "gather", "locate", "masked", "num_steps", "schedule", "show"]
 
 
 class Batching(NamedTuple):
@@ -93,7 +93,7 @@ def gather(
     ids = jnp.asarray(ids)
     starts, sizes = locate(offsets, ids)
     rows, mask = schedule(ids, starts, sizes, key, batching, max_size=max_size, limit=limit)
-    return show(examples, rows, mask)
+    return masked(show(examples, rows, mask))
 
 
 def locate(offsets: Array, ids: Array) -> tuple[Array, Array]:
@@ -154,7 +154,7 @@ def schedule(
 
 
 def show(examples: Mapping[str, Array], rows: Array, mask: Array) -> dict[str, Array]:
-    """The examples of a schedule, zeros where nothing is shown, and its ``mask``.
+    """The examples of a schedule and its ``mask``; where nothing is shown is some example.
 
     Args:
       examples: flat arrays, each ``[M, ...]``.
@@ -166,12 +166,25 @@ def show(examples: Mapping[str, Array], rows: Array, mask: Array) -> dict[str, A
         array = jnp.asarray(array)
         if array.shape[0] == 0:
             return jnp.zeros(rows.shape + array.shape[1:], array.dtype)
-        # Apart from the masking, so that rows are copied whole and not number by number.
-        taken = jax.lax.optimization_barrier(jnp.take(array, rows, axis=0, mode="clip"))
-        live = mask.reshape(mask.shape + (1,) * (taken.ndim - mask.ndim))
-        return jnp.where(live, taken, jnp.zeros_like(taken))
+        flat = array.reshape(array.shape[0], -1)  # whose rows are copied whole, in order
+        return jnp.take(flat, rows, axis=0, mode="clip").reshape(rows.shape + array.shape[1:])
 
     return {**{name: take(array) for name, array in examples.items()}, "mask": mask}
+
+
+def masked(batch: Mapping[str, Array]) -> dict[str, Array]:
+    """The batch, or batches, with zeros where nothing is shown.
+
+    Apart from ``show``: rows are then copied whole and not number by number, and a step masks its
+    own batch alone, in passing.
+    """
+    mask = batch["mask"]
+
+    def zero(leaf: Array) -> Array:
+        live = mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim))
+        return jnp.where(live, leaf, jnp.zeros_like(leaf))
+
+    return {name: leaf if name == "mask" else zero(leaf) for name, leaf in batch.items()}
 
 
 def _walk(key: Key, size: Array, batching: Batching, max_size: int) -> tuple[Array, Array]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from floral.data import Batching, FederatedDataset, locate, schedule, show
+from floral.data import Batching, FederatedDataset, locate, masked, schedule, show
 from floral.errors import SpecError
 from floral.messages import Context
 from floral.random import stream
@@ -139,7 +139,7 @@ def own_batches(
         max_size=max_size,
         limit=limit,
     )
-    return show(held.examples, rows[0], mask[0])
+    return masked(show(held.examples, rows[0], mask[0]))
 
 
 def client_context(
