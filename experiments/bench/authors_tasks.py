@@ -26,14 +26,13 @@ def tasks() -> dict[str, Any]:
 
     import floral as fl
     from floral.experiment.build import build
-    from floral.experiment.config import read
+    from floral.experiment.config import methods, read
 
-    made: dict[str, Any] = {
-        name: build(
-            read(ROOT / f"configs/floral/synthetic_{name}.yaml", ["compare=null"])
-        ).simulator
-        for name in ("linear", "mlp")
-    }
+    made: dict[str, Any] = {}
+    for name in ("linear", "mlp"):
+        whole = read(ROOT / f"configs/floral/synthetic_{name}.yaml", ["compare=null"])
+        (config,) = methods(whole).values()
+        made[name] = build(config).simulator
     rng = np.random.default_rng(0)
     source = fl.data.arrays(
         rng.random((20 * 270, 28, 28, 1), np.float32), rng.integers(0, 10, 20 * 270)

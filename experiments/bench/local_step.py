@@ -5,12 +5,13 @@
 One process; methods take turns, round by round, and every figure is a median of ratios to the
 FedAvg round beside it, so that other load touches all alike. 100 clients, 60 examples each in
 batches of 20, one epoch, 784-200-10 MLP, C = 4, rank by a budget of 1 %, one client after another.
-Memory is the compiler's count of a round's temporaries, beside the data and the state. On one core
-the ratios are those of the work done; on more, XLA spreads small products over threads unevenly and
-they widen.
+Memory is the compiler's count of a round's temporaries, beside the data and the state.
 
-Measured on one core: floral 1.23 (10th to 90th percentile 1.21 to 1.28), preconditioned 1.27, bank
-and mixture 0.70, mixture alone 0.55; memory 1.02, 1.02, 0.27, 0.24. On two: 1.40, 1.32, 0.94, 0.62.
+Measured on one core: floral 1.26 (10th to 90th percentile 1.22 to 1.32), preconditioned 1.33, bank
+and mixture 0.72, mixture alone 0.57; memory 1.02, 1.02, 0.28, 0.26. On two, one device each
+(``JAX_NUM_CPU_DEVICES=2 XLA_FLAGS=--xla_cpu_multi_thread_eigen=false``, ``--walk auto``): 1.29,
+1.31, 0.87, 0.52. FedAvg's round is near the floor of its products, of which a frozen base leaves
+half.
 """
 
 import argparse
