@@ -206,12 +206,7 @@ class _Loop:
         record.cut_lines(self.folder, self.saved)
         if any(leaf.is_deleted() for leaf in jax.tree.leaves(self.state)):
             return
-        done = min(int(self.state.round), self.taken)
-        if done < int(self.state.round):
-            return
-        self.lines = [line for line in self.lines if line["round"] <= done]
-        self.times = [line for line in self.times if line["round"] <= done]
-        if done > self.saved:
+        if int(self.state.round) == self.taken > self.saved:
             self._save()
 
     @property

@@ -66,11 +66,11 @@ class Evaluator:
     def evaluate(
         self, state: SimulationState, split: str = "test", clients: Sequence[int] | None = None
     ) -> dict[str, Any]:
-        """Every asked client's metrics, in the order of their ids' first appearance by id."""
+        """Every asked client's metrics, in the order of their ids."""
         check.one_of(self._dataset.splits, split=split)
         everyone = np.arange(self._dataset.num_clients)
         ids = self._known(everyone if clients is None else clients)
-        state = replicate(state._replace(best=()), self._mesh)
+        state = self._ready(state)
         groups = [(anew, ids[self._anew[ids] == anew]) for anew in (False, True)]
         reports = [
             report
@@ -85,7 +85,7 @@ class Evaluator:
     def client(self, state: SimulationState, client_id: int) -> PyTree:
         """A client's state, personalized where need be."""
         (known,) = self._known([client_id])
-        state = replicate(state._replace(best=()), self._mesh)
+        state = self._ready(state)
         anew = bool(self._anew[known])
         ids = np.full(self._mesh.size, known, np.int32)
         held = self._feed("train", ids) if anew and self._feed is not None else None
@@ -95,7 +95,7 @@ class Evaluator:
         """The outputs of a client's own model."""
         inputs = replicate(jnp.asarray(x), self._mesh)
         mask = replicate(jnp.ones((inputs.shape[0],), bool), self._mesh)
-        state = replicate(state._replace(best=()), self._mesh)
+        state = self._ready(state)
         row = self.client(state, client_id)
         return self._algorithm.predict(state.server, row, {"x": inputs, "mask": mask})
 
@@ -110,8 +110,12 @@ class Evaluator:
                 "this algorithm mixes outputs, not parameters: there is no single model to "
                 "export; use predict"
             )
-        state = replicate(state._replace(best=()), self._mesh)
+        state = self._ready(state)
         return self._algorithm.export(state.server, self.client(state, client_id))
+
+    def _ready(self, state: SimulationState) -> SimulationState:
+        """The state on the devices, without the best snapshot, which nothing here reads."""
+        return replicate(state._replace(best=()), self._mesh)
 
     def _known(self, clients: Any) -> np.ndarray:
         ids = np.asarray(clients)

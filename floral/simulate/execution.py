@@ -6,13 +6,13 @@ Nothing here changes results beyond the reassociation of float sums.
 from typing import Any, Literal, NamedTuple
 
 import jax
-import numpy as np
 
 from floral import check
 from floral.data import FederatedDataset
+from floral.data.lazy import is_plain
 from floral.errors import SpecError
 
-__all__ = ["Execution", "chosen_devices", "chunk_size", "execution"]
+__all__ = ["Execution", "chosen_devices", "chunk_size", "execution", "stays_on_host"]
 
 _LARGEST_CHUNK = 64
 
@@ -133,7 +133,7 @@ def stays_on_host(execution: Execution, dataset: FederatedDataset) -> bool:
     if execution.population != "auto":
         return execution.population == "host"
     return jax.process_count() > 1 or any(
-        type(array) is not np.ndarray
+        not is_plain(array)
         for split in dataset.splits.values()
         for array in split.examples.values()
     )

@@ -55,9 +55,6 @@ class Trainer:
         take = make_round(algorithm, uplink, draw, batching, mesh, max_size=max_size, chunk=chunk)
         donated = (0,) if donate else ()
 
-        def one(state, data, cohort):
-            return take(state, data, cohort)
-
         def many(state, data, count):
             _, struct = jax.eval_shape(take, state, data)
             history = jax.tree.map(lambda leaf: jnp.zeros((_ROOM, *leaf.shape), leaf.dtype), struct)
@@ -71,7 +68,7 @@ class Trainer:
 
         # Whole everywhere, lest the compiler leaves a part where another process cannot read it.
         everywhere = replicated(mesh)
-        self._one = jax.jit(prepare(one), donate_argnums=donated, out_shardings=everywhere)
+        self._one = jax.jit(prepare(take), donate_argnums=donated, out_shardings=everywhere)
         self._many = jax.jit(prepare(many), donate_argnums=donated, out_shardings=everywhere)
         self._host = jax.local_devices(backend="cpu")[0]
         self._prefetch = None if feed is None else Prefetch(self._host_draw(draw), feed.cohort)
