@@ -17,8 +17,7 @@ Params: TypeAlias = Any
 """A tree of trained arrays: nested dicts, as linen's ``{"params": {...}}``, or any other pytree."""
 
 Batch: TypeAlias = Mapping[str, Any]
-"""``{"x": [B, ...], "y": [B, ...], "mask": [B] bool}``; padding has mask False. A client's batches
-for one round are the same mapping with a leading axis S."""
+"""``{"x": [B, ...], "y": [B, ...], "mask": [B] bool}``; padding has mask False."""
 
 Key: TypeAlias = Array
 """A typed PRNG key of ``jax.random.key``."""

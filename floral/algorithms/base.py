@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from floral.data import Batches
 from floral.messages import Context, Download, Reduced, Upload
 from floral.typing import Array, Batch, Key, Params, PyTree
 
@@ -20,10 +21,10 @@ class FederatedAlgorithm(NamedTuple):
       client_init: ``(key, server, traits) -> client``, the state a client keeps between rounds;
         ``()`` for a stateless one.
       download: ``(server, context) -> Download``, what this client receives.
-      client_update: ``(key, Download, client, batches [S, B, ...], context) ->
-        (Upload, client, metrics)``; metrics are sums and counts.
+      client_update: ``(key, Download, client, Batches, context) -> (Upload, client, metrics)``;
+        metrics are sums and counts.
       aggregate: ``(server, Reduced, context) -> server``.
-      personalize: ``(key, server, client, batches, context) -> client``: what a stateless or an
+      personalize: ``(key, server, client, Batches, context) -> client``: what a stateless or an
         unseen client does, on training examples alone, before it predicts.
       predict: ``(server, client, batch) -> outputs`` of this client's own model.
       export: ``(server, client) -> params`` of that model as one plain params tree (its statistics,
@@ -37,10 +38,10 @@ class FederatedAlgorithm(NamedTuple):
     client_init: Callable[[Key, Any, Any], PyTree]
     download: Callable[[Any, Context], Download]
     client_update: Callable[
-        [Key, Download, PyTree, Batch, Context], tuple[Upload, PyTree, dict[str, Array]]
+        [Key, Download, PyTree, Batches, Context], tuple[Upload, PyTree, dict[str, Array]]
     ]
     aggregate: Callable[[Any, Reduced, Context], Any]
-    personalize: Callable[[Key, Any, PyTree, Batch, Context], PyTree]
+    personalize: Callable[[Key, Any, PyTree, Batches, Context], PyTree]
     predict: Callable[[Any, PyTree, Batch], Any]
     export: Callable[[Any, PyTree], Params] | None = None
     mixture: Callable[[Any, PyTree], PyTree] | None = None

@@ -15,7 +15,7 @@ import optax
 
 from floral import check
 from floral.algorithms.base import Objective
-from floral.data import masked
+from floral.data import Batches, as_batches
 from floral.random import stream
 from floral.typing import Array, Batch, Key, PyTree
 
@@ -78,7 +78,7 @@ def solve(
     objective: Objective,
     trained: PyTree,
     stats: PyTree,
-    batches: Batch,
+    batches: Batches | Batch,
     key: Key,
     *,
     optimizer: optax.GradientTransformation,
@@ -89,8 +89,8 @@ def solve(
       objective: ``(trained, stats, batch, key) -> (losses [B], stats)``.
       trained: what is differentiated; places that are not trained are None.
       stats: the model's statistics.
-      batches: ``{"x": [S, B, ...], "y": [S, B, ...], "mask": [S, B]}``; what stands where the
-        mask is False is of no consequence: the objective is given zeros.
+      batches: ``Batches``, or ``{"x": [S, B, ...], "y": [S, B, ...], "mask": [S, B]}``; what stands
+        where the mask is False is of no consequence: the objective is given zeros.
       key: step s uses ``stream(key, "step", s)``.
       optimizer: an optax transform, started here.
 
@@ -105,16 +105,15 @@ def solve(
         total = jnp.sum(jnp.where(batch["mask"], losses, 0.0))
         return total / jnp.maximum(live, 1), (stats, total, live)
 
-    batches = {name: jnp.asarray(leaf) for name, leaf in batches.items()}
-    live = jnp.any(batches["mask"], axis=1)
+    batches = as_batches(batches)
+    live = jnp.any(batches.mask, axis=1)
     order = jnp.argsort(~live, stable=True)  # a walk of live steps alone, wherever they stand
 
     def take(carry):
         place, trained, stats, state, loss_sum, examples = carry
         index = order[place]
-        batch = masked({name: leaf[index] for name, leaf in batches.items()})
         grads, (stats, total, count) = jax.grad(mean_loss, has_aux=True)(
-            trained, stats, batch, stream(key, "step", index)
+            trained, stats, batches.step(index), stream(key, "step", index)
         )
         updates, state = optimizer.update(grads, state, trained)
         trained = optax.apply_updates(trained, updates)

@@ -5,10 +5,8 @@ from floral.data.batches import (
     batching,
     gather,
     locate,
-    masked,
     num_steps,
     schedule,
-    show,
 )
 from floral.data.build import federate
 from floral.data.clients import FederatedDataset, Split, federated, from_clients
@@ -16,6 +14,7 @@ from floral.data.flat import from_flat
 from floral.data.generated import generated
 from floral.data.hubs import from_dataset, huggingface, tfds
 from floral.data.lazy import LazyArray
+from floral.data.lookup import Batches, as_batches, masked, show
 from floral.data.mapped import mapped, save_mapped
 from floral.data.ownership import Partition, load_partition, save_partition, split_clients
 from floral.data.partition import (
@@ -35,6 +34,7 @@ from floral.data.sources import Source, arrays, digits, from_npz, idx, npz
 from floral.data.synthetic import SyntheticTask, synthetic_linear, synthetic_mlp
 
 __all__ = [
+    "Batches",
     "Batching",
     "FederatedDataset",
     "LazyArray",
@@ -45,6 +45,7 @@ __all__ = [
     "Split",
     "SyntheticTask",
     "arrays",
+    "as_batches",
     "batching",
     "blocks",
     "digits",

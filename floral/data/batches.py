@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 
 from floral import check
+from floral.data.lookup import masked, show
 from floral.errors import SpecError
 from floral.random import stream
 from floral.typing import Array, Key
 
-__all__ = ["Batching", "batching", "gather", "locate", "masked", "num_steps", "schedule", "show"]
+__all__ = ["Batching", "batching", "gather", "locate", "num_steps", "schedule"]
 
 
 class Batching(NamedTuple):
@@ -151,40 +152,6 @@ def schedule(
     if batching.shuffle and batching.steps is not None:
         return jax.lax.map(lambda client: one(*client), (ids, starts, sizes))
     return jax.vmap(one)(ids, starts, sizes)
-
-
-def show(examples: Mapping[str, Array], rows: Array, mask: Array) -> dict[str, Array]:
-    """The examples of a schedule and its ``mask``; where nothing is shown is some example.
-
-    Args:
-      examples: flat arrays, each ``[M, ...]``.
-      rows: whole numbers of any shape.
-      mask: bool of that shape.
-    """
-
-    def take(array: Array) -> Array:
-        array = jnp.asarray(array)
-        if array.shape[0] == 0:
-            return jnp.zeros(rows.shape + array.shape[1:], array.dtype)
-        flat = array.reshape(array.shape[0], -1)  # whose rows are copied whole, in order
-        return jnp.take(flat, rows, axis=0, mode="clip").reshape(rows.shape + array.shape[1:])
-
-    return {**{name: take(array) for name, array in examples.items()}, "mask": mask}
-
-
-def masked(batch: Mapping[str, Array]) -> dict[str, Array]:
-    """The batch, or batches, with zeros where nothing is shown.
-
-    Apart from ``show``: rows are then copied whole and not number by number, and a step masks its
-    own batch alone, in passing.
-    """
-    mask = batch["mask"]
-
-    def zero(leaf: Array) -> Array:
-        live = mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim))
-        return jnp.where(live, leaf, jnp.zeros_like(leaf))
-
-    return {name: leaf if name == "mask" else zero(leaf) for name, leaf in batch.items()}
 
 
 def _walk(key: Key, size: Array, batching: Batching, max_size: int) -> tuple[Array, Array]:

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from floral.data import Batching, FederatedDataset, locate, masked, schedule, show
+from floral.data import Batches, Batching, FederatedDataset, locate, schedule
 from floral.errors import SpecError
 from floral.messages import Context
 from floral.random import stream
 from floral.simulate.shard import replicate
 from floral.simulate.state import gather_rows
-from floral.typing import Array, Batch, Key
+from floral.typing import Array, Key
 
 __all__ = [
     "DeviceData",
@@ -128,8 +128,8 @@ def own_batches(
     *,
     max_size: int,
     limit: int | None = None,
-) -> Batch:
-    """The batches ``[S, B, ...]`` of the cohort's client at this place; see ``floral.data``."""
+) -> Batches:
+    """The batches of the cohort's client at this place; see ``floral.data``."""
     rows, mask = schedule(
         client[None],
         held.starts[place][None],
@@ -139,7 +139,7 @@ def own_batches(
         max_size=max_size,
         limit=limit,
     )
-    return masked(show(held.examples, rows[0], mask[0]))
+    return Batches(held.examples, rows[0], mask[0])
 
 
 def client_context(

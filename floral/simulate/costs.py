@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from floral import tree
 from floral.algorithms.base import FederatedAlgorithm
-from floral.data import Batching
+from floral.data import Batching, as_batches
 from floral.messages import Upload
 from floral.simulate.operations import Work, work_of
 from floral.simulate.state import SimulationState
@@ -77,10 +77,12 @@ def trace_turn(
     """
 
     def turn(key, server, context):
-        batches = {
-            name: jnp.zeros((1, batching.batch_size, *leaf.shape[1:]), leaf.dtype)
-            for name, leaf in batch.items()
-        }
+        batches = as_batches(
+            {
+                name: jnp.zeros((1, batching.batch_size, *leaf.shape[1:]), leaf.dtype)
+                for name, leaf in batch.items()
+            }
+        )
         received = algorithm.download(server, context)
         client = algorithm.client_init(key, server, context.traits)
         upload, _, _ = algorithm.client_update(key, received, client, batches, context)

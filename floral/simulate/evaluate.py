@@ -117,7 +117,7 @@ def make_evaluate(
         batches = own_batches(held, place, client, state.key, batching, max_size=max_size)
 
         def sums_of(index: Any) -> dict[str, PyTree]:
-            batch = {name: leaf[index] for name, leaf in batches.items()}
+            batch = batches.step(index)
             outputs = algorithm.predict(state.server, row, batch)
             return {name: metric.from_outputs(outputs, batch) for name, metric in metrics.items()}
 
@@ -125,10 +125,10 @@ def make_evaluate(
             new = sums_of(index)
             return {name: m.merge(total[name], new[name]) for name, m in metrics.items()}
 
-        live = jnp.sum(jnp.any(batches["mask"], axis=1), dtype=jnp.int32)
+        live = jnp.sum(jnp.any(batches.mask, axis=1), dtype=jnp.int32)
         sums = jax.lax.fori_loop(1, live, add, sums_of(0))
         report: dict[str, Any] = {name: m.compute(sums[name]) for name, m in metrics.items()}
-        report["examples"] = jnp.sum(batches["mask"], dtype=jnp.int32)
+        report["examples"] = jnp.sum(batches.mask, dtype=jnp.int32)
         if algorithm.mixture is not None:
             report["mixture"] = algorithm.mixture(state.server, row)
         return report

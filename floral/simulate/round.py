@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from floral.algorithms.base import FederatedAlgorithm
-from floral.data import Batching, locate, schedule, show
+from floral.data import Batches, Batching, locate, schedule
 from floral.messages import Context
 from floral.random import stream
 from floral.simulate.clients import (
@@ -113,7 +113,7 @@ def make_round(
             key = jax.random.fold_in(client_key, client)
             row = gather_rows(state.table, known)
             context = client_context(data, known, state.round, state.key, cohort_size)
-            batches = show(held.examples, rows[place], mask[place])
+            batches = Batches(held.examples, rows[place], mask[place])
             upload, own, metrics = algorithm.client_update(
                 stream(key, "update"),
                 algorithm.download(state.server, context),

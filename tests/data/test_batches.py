@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from floral.data import batching, gather
+from floral.data import as_batches, batching, gather
 from floral.errors import SpecError
 
 KEY = jax.random.key(7)
@@ -196,3 +196,25 @@ def test_other_kinds_of_keys_keep_the_padding_promise(ragged):
 def test_settings_without_meaning_are_refused(given, message):
     with pytest.raises(SpecError, match=message):
         batching(**given)
+
+
+def test_batches_looked_up_step_by_step_are_those_looked_up_at_once():
+    rng = np.random.default_rng(0)
+    mask = np.arange(12).reshape(3, 4) < 9
+    given = {
+        "x": np.where(mask[..., None], rng.normal(size=(3, 4, 5)), 0.0),
+        "y": np.where(mask, rng.integers(0, 9, (3, 4)), 0),
+        "mask": mask,
+    }
+    batches = as_batches(given)
+    assert as_batches(batches) is batches
+    for name, expected in given.items():
+        np.testing.assert_array_equal(batches.steps()[name], np.asarray(jnp.asarray(expected)))
+    for step in range(3):
+        for name, leaf in batches.step(step).items():
+            np.testing.assert_array_equal(leaf, batches.steps()[name][step])
+
+
+def test_batches_hold_zeros_where_nothing_is_shown():
+    shown = as_batches({"x": np.ones((2, 3)), "mask": np.zeros((2, 3), bool)}).step(1)
+    np.testing.assert_array_equal(shown["x"], np.zeros(3))
