@@ -49,7 +49,7 @@ def init_bank(key: Key, plan: Plan, num_adaptors: int) -> Bank:
       >>> from floral.adaptors import Rule, low_rank, make_plan
       >>> plan = make_plan([Rule(".*", low_rank(rank=2))], {"kernel": jnp.ones((8, 4))})
       >>> jax.tree.map(jnp.shape, init_bank(jax.random.key(0), plan, 3).trained)
-      {'kernel': {'a': (3, 8, 2), 'b': (3, 2, 4)}}
+      {'kernel': {'a': (3, 2, 8), 'b': (3, 2, 4)}}
     """
     check.positive_int(num_adaptors=num_adaptors)
 

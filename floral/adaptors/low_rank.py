@@ -1,12 +1,13 @@
 """Low-rank adaptors of matrices, embeddings and kernels with several axes.
 
-The delta of a leaf ``[in.., out..]`` is ``α · a b`` with ``a [in.., R]`` and ``b [R, out..]``, as
+The delta of a leaf ``[in.., out..]`` is ``α · aᵀ b`` with ``a [R, in..]`` and ``b [R, out..]``, as
 if the leaf were the matrix ``[prod(in), prod(out)]``. One of the two starts at zero, so the delta
-does too; there is no further scaling by the rank.
+does too; there is no further scaling by the rank. (An embedding's a is ``[V, R]``, whose rows are
+looked up.)
 
-Applied to an input, the C adaptors of a bank are one thin pair of products: the a's stand side by
-side in ``[in.., C·R]``, the mixture scales the C·R numbers in the middle, the b's stand on top of
-each other in ``[C·R, out..]``.
+Applied to an input, the C adaptors of a bank are one thin pair of products: with their ranks first,
+the a's stand on top of each other in ``[C·R, in..]`` and so do the b's in ``[C·R, out..]``, as they
+lie in memory; the mixture scales the C·R numbers in the middle.
 """
 
 import math
@@ -35,7 +36,7 @@ def low_rank(
     alpha: float = 1.0,
     init: str = "uniform_in",
 ) -> Adaptor:
-    """Adapts a matrix or a kernel of several axes by ``α · a b``.
+    """Adapts a matrix or a kernel of several axes by ``α · aᵀ b``.
 
     Args:
       rank: R, the number of directions.
@@ -57,7 +58,7 @@ def low_rank(
       >>> leaf = jax.ShapeDtypeStruct((16, 8), jnp.float32)
       >>> trained, fixed = adaptor.init(jax.random.key(0), leaf)
       >>> jax.tree.map(jnp.shape, trained)
-      {'a': (16, 4), 'b': (4, 8)}
+      {'a': (4, 16), 'b': (4, 8)}
       >>> bool((adaptor.delta(trained, fixed) == 0).all())
       True
 
@@ -70,7 +71,8 @@ def low_rank(
 
     def draw(key: Key, a_shape: tuple[int, ...], b_shape: tuple[int, ...], dtype: Any):
         fans = (math.prod(a_shape[:-1]), math.prod(b_shape[1:]))
-        return draw_pair(key, init, (a_shape, b_shape), fans, dtype)
+        pair = draw_pair(key, init, (a_shape, b_shape), fans, dtype)
+        return {**pair, "a": jnp.moveaxis(pair["a"], -1, 0)}
 
     return _matrix_pair("low_rank", rank_rule(rank=rank, budget=budget), in_axes, alpha, draw)
 
@@ -100,7 +102,8 @@ def embedding(
     def draw(key: Key, a_shape: tuple[int, ...], b_shape: tuple[int, ...], dtype: Any):
         return {"a": jax.random.normal(key, a_shape, dtype), "b": jnp.zeros(b_shape, dtype)}
 
-    return _matrix_pair("embedding", rank_rule(rank=rank, budget=budget), None, alpha, draw)
+    rule = rank_rule(rank=rank, budget=budget)
+    return _matrix_pair("embedding", rule, None, alpha, draw, rank_axis=-1)
 
 
 def draw_pair(
@@ -158,8 +161,15 @@ def _inverse(matrix: Array) -> Array:
 
 
 def _matrix_pair(
-    kind: str, rule: RankRule, in_axes: tuple[int, ...] | None, alpha: float, draw: Any
+    kind: str,
+    rule: RankRule,
+    in_axes: tuple[int, ...] | None,
+    alpha: float,
+    draw: Any,
+    *,
+    rank_axis: int = 0,
 ) -> Adaptor:
+    """A pair of factors; ``rank_axis`` is the first axis of a, or its last."""
     num_in = 1 if in_axes is None else len(in_axes)
 
     def split(leaf: jax.ShapeDtypeStruct) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -186,33 +196,38 @@ def _matrix_pair(
 
     def truncate(trained, rank):
         return {
-            "a": keep_first(trained["a"], -1, rank),
+            "a": keep_first(trained["a"], rank_axis, rank),
             "b": keep_first(trained["b"], 0, rank),
         }
 
     def delta(trained, fixed, rank=None):
         pair = trained if rank is None else truncate(trained, rank)
-        return alpha * jnp.tensordot(pair["a"], pair["b"], axes=1)
+        return alpha * jnp.tensordot(pair["a"], pair["b"], axes=(rank_axis, 0))
 
     def supports(op: Op) -> bool:
         return op.kind == "embed" or (op.kind == "dense" and len(op.settings["axes"]) == num_in)
 
     def apply(op, trained, fixed, weights):
-        form = _look_up if op.kind == "embed" else _multiply
-        return form(op, trained, alpha * weights)
+        form, to = (_look_up, -1) if op.kind == "embed" else (_multiply, 1)
+        of_bank = 1 if rank_axis == 0 else -1
+        return form(op, jnp.moveaxis(trained["a"], of_bank, to), trained["b"], alpha * weights)
 
     def precondition(gradients, trained, epsilon):
-        rank = trained["b"].shape[0]
-        a, b = trained["a"].reshape(-1, rank), trained["b"].reshape(rank, -1)
+        flat = {name: rank_first(name, factor) for name, factor in trained.items()}
 
         def rescale(name: str, gradient: Array) -> Array:
-            if name == "b":
-                return inverse_gram(gradient.reshape(rank, -1), a.T, epsilon).reshape(
-                    gradient.shape
-                )
-            return inverse_gram(gradient.reshape(-1, rank).T, b, epsilon).T.reshape(gradient.shape)
+            other = flat["a" if name == "b" else "b"]
+            rescaled = inverse_gram(rank_first(name, gradient), other, epsilon)
+            tall = name == "a" and rank_axis == -1
+            return (rescaled.T if tall else rescaled).reshape(gradient.shape)
 
         return {name: rescale(name, gradient) for name, gradient in gradients.items()}
+
+    def rank_first(name: str, factor: Array) -> Array:
+        """A factor as the matrix [R, n]."""
+        if name == "a" and rank_axis == -1:
+            return factor.reshape(-1, factor.shape[-1]).T
+        return factor.reshape(factor.shape[0], -1)
 
     return Adaptor(
         init=init,
@@ -226,20 +241,20 @@ def _matrix_pair(
     )
 
 
-def _multiply(op: Op, trained: dict[str, Array], scale: Array) -> Array:
-    rank, num_in = trained["a"].shape[-1], trained["a"].ndim - 2
-    a = jnp.moveaxis(trained["a"], 0, -2).astype(op.dtype)
-    a = a.reshape(*a.shape[:-2], -1)  # [in.., C*R]
-    b = trained["b"].reshape(-1, *trained["b"].shape[2:]).astype(op.dtype)  # [C*R, out..]
-    contract = ((op.settings["axes"], tuple(range(num_in))), ((), ()))
+def _multiply(op: Op, a: Array, b: Array, scale: Array) -> Array:
+    """With ``a [C, R, in..]``."""
+    rank, num_in = a.shape[1], a.ndim - 2
+    a, b = (factor.reshape(-1, *factor.shape[2:]).astype(op.dtype) for factor in (a, b))
+    contract = ((op.settings["axes"], tuple(range(1, num_in + 1))), ((), ()))
     middle = lax.dot_general(op.inputs.astype(op.dtype), a, contract, precision=op.precision)
     # The mixture meets the middle, not b: under a vmap over clients b then stays unbatched.
     middle = middle * jnp.broadcast_to(jnp.repeat(scale, rank).astype(op.dtype), middle.shape)
     return jnp.tensordot(middle, b, axes=1, precision=op.precision)
 
 
-def _look_up(op: Op, trained: dict[str, Array], scale: Array) -> Array:
-    rows = jnp.take(trained["a"], op.inputs, axis=1).astype(op.dtype)  # [C, ids.., R]
+def _look_up(op: Op, a: Array, b: Array, scale: Array) -> Array:
+    """With ``a [C, V, R]``."""
+    rows = jnp.take(a, op.inputs, axis=1).astype(op.dtype)  # [C, ids.., R]
     rows = rows * jnp.expand_dims(scale.astype(op.dtype), tuple(range(1, rows.ndim)))
     contract = ((0, rows.ndim - 1), (0, 1))
-    return jnp.tensordot(rows, trained["b"].astype(op.dtype), axes=contract)
+    return jnp.tensordot(rows, b.astype(op.dtype), axes=contract)

@@ -22,7 +22,8 @@ __all__ = ["precondition"]
 def precondition(plan: Plan, *, epsilon: float = 1e-5) -> optax.GradientTransformationExtraArgs:
     """An optax transform of ``{path: {factor: [C, ...]}}``, the gradients of a bank's factors.
 
-    Matrices: ``G_a ← G_a (b bᵀ + ε I)⁻¹`` and ``G_b ← (aᵀ a + ε I)⁻¹ G_b``. Convolutions: each
+    Matrices, as ``a [in, R]`` and ``b [R, out]`` (a is stored as aᵀ): ``G_a ← G_a (b bᵀ + ε I)⁻¹``
+    and ``G_b ← (aᵀ a + ε I)⁻¹ G_b``. Convolutions: each
     factor's gradient is divided by ε plus the Frobenius norm of the other's Gram matrix [m, m],
     summed over kernel positions. What is not factored is left as it is, and so is the base.
 
@@ -45,7 +46,7 @@ def precondition(plan: Plan, *, epsilon: float = 1e-5) -> optax.GradientTransfor
       >>> import jax.numpy as jnp
       >>> from floral.adaptors import Rule, low_rank, make_plan
       >>> plan = make_plan([Rule(".*", low_rank(rank=1))], {"w": jnp.ones((2, 2))})
-      >>> factors = {"w": {"a": jnp.full((1, 2, 1), 1.0), "b": jnp.full((1, 1, 2), 2.0)}}
+      >>> factors = {"w": {"a": jnp.full((1, 1, 2), 1.0), "b": jnp.full((1, 1, 2), 2.0)}}
       >>> gradients = jax.tree.map(jnp.ones_like, factors)
       >>> scaled, _ = precondition(plan).update(gradients, optax.EmptyState(), factors)
       >>> [round(float(scaled["w"][name].max()), 3) for name in ("a", "b")]

@@ -39,7 +39,7 @@ def test_every_adaptor_draws_its_own_factor_and_a_larger_bank_begins_with_the_sm
     small, large = (init_bank(jax.random.key(0), PLAN, size) for size in (2, 3))
     drawn = large.trained["layer/kernel"]["a"]
     assert not np.any(np.isclose(drawn[0], drawn[1]))
-    assert not np.any(np.isclose(drawn[0, :4, 0], large.trained["head"]["a"][0, :, 0]))
+    assert not np.any(np.isclose(drawn[0, 0, :4], large.trained["head"]["a"][0, 0]))
     equal(permute(large, [0, 1]), small)
 
 
@@ -47,7 +47,7 @@ def test_merge_is_the_base_and_the_weighted_sum_of_deltas(random_bank):
     bank = random_bank(PLAN)
     merged = merge(BASE, bank, WEIGHTS, PLAN)
     kernel, bias = bank.trained["layer/kernel"], bank.trained["layer/bias"]["offset"]
-    deltas = sum(float(WEIGHTS[c]) * kernel["a"][c] @ kernel["b"][c] for c in range(3))
+    deltas = sum(float(WEIGHTS[c]) * kernel["a"][c].T @ kernel["b"][c] for c in range(3))
     np.testing.assert_allclose(merged["layer"]["kernel"], BASE["layer"]["kernel"] + deltas, 1e-5)
     np.testing.assert_allclose(merged["layer"]["bias"], WEIGHTS @ bias, rtol=1e-5)
 
@@ -56,7 +56,7 @@ def test_one_hot_weights_are_the_one_adaptor(random_bank):
     bank = random_bank(PLAN)
     merged = merge(BASE, bank, jnp.array([0.0, 1.0, 0.0]), PLAN)
     one = select(bank, jnp.array(1))["head"]
-    np.testing.assert_allclose(merged["head"], BASE["head"] + one["a"] @ one["b"], rtol=1e-5)
+    np.testing.assert_allclose(merged["head"], BASE["head"] + one["a"].T @ one["b"], rtol=1e-5)
 
 
 def test_leaves_keep_their_dtype(random_bank):
@@ -106,7 +106,7 @@ def test_ranks_may_differ_between_clients_of_one_vmap(random_bank, close):
 @pytest.mark.parametrize(
     ("change", "weights", "message"),
     [
-        (lambda t: t, jnp.ones(2), r"mixture of '.*' has shape \(2,\), its factor 'a' .*\(3, 4, 2"),
+        (lambda t: t, jnp.ones(2), r"mixture of '.*' has shape \(2,\), its factor 'a' .*\(3, 2, 4"),
         (lambda t: t, {"layer": WEIGHTS}, "no mixture covers 'head'; prefixes: 'layer'"),
         (lambda t: {**t, "tail": {}}, WEIGHTS, "the bank has 'tail', which the plan leaves alone"),
         (lambda t: {"heed": {}}, WEIGHTS, "the bank lacks .head.; did you mean .heed."),

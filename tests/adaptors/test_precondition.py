@@ -46,9 +46,9 @@ def scaled(factors, gradients):
 def test_matrices_are_divided_by_the_regularised_gram_matrix(factors, gradients, scaled):
     for path, rows in (("kernel", 5), ("attention", 6)):
         for c in range(3):
-            a = np.asarray(factors[path]["a"][c], np.float64).reshape(rows, 2)
+            a = np.asarray(factors[path]["a"][c], np.float64).reshape(2, rows).T
             b = np.asarray(factors[path]["b"][c], np.float64)
-            a_gradient = np.asarray(gradients[path]["a"][c]).reshape(rows, 2)
+            a_gradient = np.asarray(gradients[path]["a"][c]).reshape(2, rows).T
             expected = {
                 "a": a_gradient @ np.linalg.inv(b @ b.T + EPSILON * np.eye(2)),
                 "b": np.linalg.inv(a.T @ a + EPSILON * np.eye(2)) @ gradients[path]["b"][c],
@@ -56,6 +56,7 @@ def test_matrices_are_divided_by_the_regularised_gram_matrix(factors, gradients,
             for name, value in expected.items():
                 given = scaled[path][name][c]
                 assert given.shape == gradients[path][name][c].shape
+                value = value.T if name == "a" else value  # the rank comes first
                 np.testing.assert_allclose(given.reshape(value.shape), value, rtol=1e-3, atol=1e-4)
 
 
@@ -79,7 +80,7 @@ def test_a_step_of_the_product_does_not_depend_on_how_its_scale_is_split(factors
         transform = precondition(PLAN, epsilon=1e-6)
         scaled, _ = transform.update({"kernel": gradient}, optax.EmptyState(), {"kernel": pair})
         a, b = scaled["kernel"]["a"], scaled["kernel"]["b"]
-        return a @ pair["b"] + pair["a"] @ b
+        return a.mT @ pair["b"] + pair["a"].mT @ b
 
     pair, gradient = factors["kernel"], gradients["kernel"]
     split = {"a": 3 * pair["a"], "b": pair["b"] / 3}

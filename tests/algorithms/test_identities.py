@@ -123,7 +123,7 @@ def test_floral_with_one_adaptor_is_federated_lora(build, simulator, population,
     @jax.jit
     @jax.grad
     def gradient(values, batch):
-        kernel = values["w"] + values["a"] @ values["b"]
+        kernel = values["w"] + values["a"].T @ values["b"]
         bias = values["bias"] + values["offset"]
         return jnp.mean((batch["x"] @ kernel + bias[None] - batch["y"]) ** 2)
 

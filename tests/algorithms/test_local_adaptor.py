@@ -28,7 +28,7 @@ def test_the_first_round_is_the_one_worked_out_by_hand(adapted_locally, populati
         slope["bias"] = 2 / error.size * error.sum(axis=0)
         row = jax.tree.map(lambda leaf: leaf[client, 0], after.table["client"]["bank"])  # noqa: B023
         near(row[KERNEL]["a"], a)
-        near(row[KERNEL]["b"], np.float32(-0.1 * a.T @ slope["kernel"]))
+        near(row[KERNEL]["b"], np.float32(-0.1 * a @ slope["kernel"]))
         near(row[BIAS]["offset"], np.float32(-0.1 * slope["bias"]))
         ends.append(jax.tree.map(lambda v, g: v - 0.1 * g, dense, slope))
         sizes.append(len(error))
@@ -57,7 +57,7 @@ def test_every_adaptor_counts_whole(adapted_locally, after, near):
     row = jax.tree.map(lambda leaf: leaf[3, 0], state.table["client"]["bank"])
     dense = state.server.base["params"]["Dense_0"]
     merged = adapted_locally.export(state, 3)["params"]["Dense_0"]
-    near(merged["kernel"], dense["kernel"] + row[KERNEL]["a"] @ row[KERNEL]["b"])
+    near(merged["kernel"], dense["kernel"] + row[KERNEL]["a"].T @ row[KERNEL]["b"])
     near(merged["bias"], dense["bias"] + row[BIAS]["offset"])
     x = jnp.ones((2, 3))
     near(

@@ -269,5 +269,5 @@ def test_a_factor_is_preconditioned_by_its_frozen_partner(build, simulator, popu
     error = batch["x"] @ np.asarray(dense["kernel"]) + np.asarray(dense["bias"]) - batch["y"]
     slope = 2 / error.size * batch["x"].T @ error
     a = np.asarray(before.server.bank[KERNEL]["a"][0])
-    step = a.T @ slope / (np.square(a).sum() + 0.5)
+    step = a @ slope / (np.square(a).sum() + 0.5)
     near(after.server.bank[KERNEL]["b"][0], np.float32(-0.1 * step))
