@@ -13,6 +13,7 @@ from floral.messages import Context
 from floral.random import stream
 from floral.simulate.shard import replicate
 from floral.simulate.state import gather_rows
+from floral.simulate.table import ALIGNMENT, empty_aligned
 from floral.typing import Array, Key
 
 __all__ = [
@@ -25,7 +26,6 @@ __all__ = [
     "splits_of_holdings",
 ]
 
-_ALIGNMENT = 64
 _MOST = 2**31 - 1  # offsets are int32; where data stay on the host only their differences are used
 
 
@@ -105,11 +105,9 @@ def on_devices(dataset: FederatedDataset, mesh: Mesh, *, examples: bool = True) 
 
 def _aligned(array: np.ndarray) -> np.ndarray:
     """The array at an address that devices of a CPU can use without a copy of their own."""
-    if array.ctypes.data % _ALIGNMENT == 0 and array.flags.c_contiguous:
+    if array.ctypes.data % ALIGNMENT == 0 and array.flags.c_contiguous:
         return array
-    room = np.empty(array.nbytes + _ALIGNMENT, np.uint8)
-    shift = -room.ctypes.data % _ALIGNMENT
-    copy = room[shift : shift + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy = empty_aligned(array.shape, array.dtype)
     copy[...] = array
     return copy
 

@@ -23,10 +23,10 @@ from floral.simulate.clients import (
     splits_of_holdings,
 )
 from floral.simulate.shard import on_each_device
-from floral.simulate.state import SimulationState, gather_rows
+from floral.simulate.state import SimulationState, gather_rows, parts_of_state
 from floral.typing import Array, PyTree
 
-__all__ = ["Personalization", "RowOf", "kept_row", "make_evaluate", "new_row"]
+__all__ = ["Personalization", "RowOf", "given_row", "kept_row", "make_evaluate", "new_row"]
 
 RowOf = Callable[[SimulationState, DeviceData, "Holdings | None", Array, Array], PyTree]
 """``(state, data, training examples, place, client id) -> row``, the client state that a client
@@ -50,6 +50,13 @@ def kept_row(
 ) -> PyTree:
     """The row that a client of the training population keeps; its examples are not needed."""
     return gather_rows(state.table, client)["client"]
+
+
+def given_row(
+    state: SimulationState, data: DeviceData, held: Holdings | None, place: Array, client: Array
+) -> PyTree:
+    """The same where rows live on the host: the table is that of the clients at hand, by place."""
+    return gather_rows(state.table, place)["client"]
 
 
 def new_row(
@@ -92,6 +99,7 @@ def make_evaluate(
     batch_size: int,
     max_size: int,
     chunk: int,
+    by_place: bool = False,
 ) -> Callable[..., dict[str, PyTree]]:
     """The function that evaluates clients.
 
@@ -103,6 +111,7 @@ def make_evaluate(
       batch_size: examples predicted at once.
       max_size: examples of the split's largest client.
       chunk: clients side by side on a device.
+      by_place: whether the state's table is the rows of these clients alone [n, ...].
 
     Returns:
       ``(state, data, ids [n], trained, held, fed) -> {metric: [n], "examples": [n], "mixture":
@@ -145,7 +154,13 @@ def make_evaluate(
         share = on_each_device(
             evaluate_share,
             mesh,
-            split=(False, False, True, None if trained is None else lies, lies),
+            split=(
+                parts_of_state(rows=by_place, rest=False),
+                False,
+                True,
+                None if trained is None else lies,
+                lies,
+            ),
             joined=True,
         )
         return share(state, data, ids, trained, held)

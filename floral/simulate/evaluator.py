@@ -14,16 +14,18 @@ from floral.data import FederatedDataset
 from floral.errors import SpecError
 from floral.metrics.base import Metric
 from floral.simulate.clients import DeviceData, holdings
-from floral.simulate.evaluate import Personalization, kept_row, make_evaluate, new_row
+from floral.simulate.evaluate import Personalization, given_row, kept_row, make_evaluate, new_row
 from floral.simulate.feed import Feed
-from floral.simulate.shard import replicate, replicated
+from floral.simulate.shard import replicate, replicated, sharded
 from floral.simulate.state import SimulationState
+from floral.simulate.table import check_current, read_rows
 from floral.typing import Params, PyTree
 
 __all__ = ["Evaluator"]
 
 _SIDE_BY_SIDE = 16
 _LARGEST_SHARE = 256  # clients of a block on one device
+_MOST_ROWS = 2**28  # bytes of their rows, where these come from the host
 
 
 class Evaluator:
@@ -41,6 +43,7 @@ class Evaluator:
         *,
         batch_size: int,
         stateless: bool,
+        row_bytes: int | None,
         prepare: Callable[[Callable[..., Any]], Callable[..., Any]],
     ):
         self._algorithm = algorithm
@@ -53,8 +56,10 @@ class Evaluator:
         self._prepare = prepare
         self._anew = dataset.unseen | stateless
         max_size = dataset.splits["train"].max_size
+        # Bytes of a client's row where rows live on the host; None where they do not.
+        self._row_bytes = row_bytes
         self._row_of = {
-            False: kept_row,
+            False: kept_row if row_bytes is None else given_row,
             True: new_row(algorithm, personalization, max_size=max_size),
         }
         self._own_row = {
@@ -89,15 +94,16 @@ class Evaluator:
         anew = bool(self._anew[known])
         ids = np.full(self._mesh.size, known, np.int32)
         held = self._feed("train", ids) if anew and self._feed is not None else None
+        state = self._with_rows(state, None if anew else ids)
         return self._own_row[anew](state, self._data, held, np.int32(known))
 
     def predict(self, state: SimulationState, client_id: int, x: Any) -> Any:
         """The outputs of a client's own model."""
         inputs = replicate(jnp.asarray(x), self._mesh)
         mask = replicate(jnp.ones((inputs.shape[0],), bool), self._mesh)
-        state = self._ready(state)
         row = self.client(state, client_id)
-        return self._algorithm.predict(state.server, row, {"x": inputs, "mask": mask})
+        server = self._ready(state).server
+        return self._algorithm.predict(server, row, {"x": inputs, "mask": mask})
 
     def export(self, state: SimulationState, client_id: int) -> Params:
         """A client's own model as one plain params tree.
@@ -110,12 +116,26 @@ class Evaluator:
                 "this algorithm mixes outputs, not parameters: there is no single model to "
                 "export; use predict"
             )
-        state = self._ready(state)
-        return self._algorithm.export(state.server, self.client(state, client_id))
+        row = self.client(state, client_id)
+        return self._algorithm.export(self._ready(state).server, row)
 
     def _ready(self, state: SimulationState) -> SimulationState:
-        """The state on the devices, without the best snapshot, which nothing here reads."""
-        return replicate(state._replace(best=()), self._mesh)
+        """The state on the devices, without the best snapshot, which nothing here reads, and with
+        rows that live on the host left there."""
+        check_current(state, host=self._row_bytes is not None)
+        if self._row_bytes is None:
+            return replicate(state._replace(best=()), self._mesh)
+        ready = replicate(state._replace(best=(), table=()), self._mesh)
+        return ready._replace(table=state.table)
+
+    def _with_rows(self, state: SimulationState, ids: np.ndarray | None) -> SimulationState:
+        """The state with the rows of these clients alone, where rows live on the host."""
+        if self._row_bytes is None:
+            return state
+        if ids is None:
+            return state._replace(table=())
+        client = read_rows({"client": state.table["client"]}, ids)
+        return state._replace(table=jax.device_put(client, sharded(self._mesh)))
 
     def _known(self, clients: Any) -> np.ndarray:
         ids = np.asarray(clients)
@@ -131,21 +151,31 @@ class Evaluator:
         """
         devices = self._mesh.size
         each = -(-len(ids) // devices)
-        share = min(_LARGEST_SHARE, 1 << (each - 1).bit_length())
+        largest = _LARGEST_SHARE
+        if self._row_bytes and not anew:
+            largest = min(largest, 1 << max(0, (_MOST_ROWS // self._row_bytes).bit_length() - 1))
+        share = min(largest, 1 << (each - 1).bit_length())
         block = share * devices
         sizes = self._dataset.splits[split].sizes
         ids = ids[np.argsort(-sizes[ids], kind="stable")]
-        pending = []
+        ahead = None  # no more than two blocks are on the devices
         for first in range(0, len(ids), block):
             some = ids[first : first + block]
             filled = np.full(block, self._dataset.num_clients, np.int32)
             filled[: len(some)] = some
             filled = filled.reshape(share, devices).T.reshape(-1)
-            pending.append((filled, self._block(state, split, anew, filled)))
-        for filled, report in pending:
-            real = filled < self._dataset.num_clients
-            report = jax.tree.map(lambda leaf, real=real: np.asarray(leaf)[real], report)
-            yield {"client": filled[real], **report}
+            following = filled, self._block(state, split, anew, filled)
+            if ahead is not None:
+                yield self._of_clients(*ahead)
+            ahead = following
+        if ahead is not None:
+            yield self._of_clients(*ahead)
+
+    def _of_clients(self, filled: np.ndarray, report: PyTree) -> dict[str, Any]:
+        """A block's report on the host, without its empty places."""
+        real = filled < self._dataset.num_clients
+        report = jax.tree.map(lambda leaf: np.asarray(leaf)[real], report)
+        return {"client": filled[real], **report}
 
     def _block(self, state: SimulationState, split: str, anew: bool, ids: np.ndarray) -> PyTree:
         if (split, anew) not in self._compiled:
@@ -154,6 +184,7 @@ class Evaluator:
         if self._feed is not None:
             held = self._feed(split, ids)
             trained = self._feed("train", ids) if anew else None
+        state = self._with_rows(state, None if anew else ids)
         return self._compiled[split, anew](
             state, self._data, replicate(ids, self._mesh), trained, held
         )
@@ -168,6 +199,7 @@ class Evaluator:
             batch_size=min(self._batch_size, max(1, max_size)),
             max_size=max_size,
             chunk=_SIDE_BY_SIDE,
+            by_place=self._row_bytes is not None,
         )
         fed = self._feed is not None
 

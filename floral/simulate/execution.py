@@ -3,18 +3,33 @@
 Nothing here changes results beyond the reassociation of float sums.
 """
 
+import tempfile
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
-from floral import check
+from floral import check, tree
 from floral.data import FederatedDataset
 from floral.data.lazy import is_plain
 from floral.errors import SpecError
+from floral.simulate.host_memory import free_memory, whole_memory
+from floral.typing import PyTree
 
-__all__ = ["Execution", "chosen_devices", "chunk_size", "execution", "stays_on_host"]
+__all__ = [
+    "Execution",
+    "chosen_devices",
+    "chunk_size",
+    "execution",
+    "folder_of_rows",
+    "rows_on_host",
+    "stays_on_host",
+]
 
 _LARGEST_CHUNK = 64
+_SHARE_OF_DEVICE = 1 / 4  # a round holds a table twice, and the best snapshot once more
+_SHARE_OF_HOST = 1 / 2
 
 WalkKind = Literal["auto", "vmap", "chunk", "scan"]
 Home = Literal["auto", "device", "host"]
@@ -28,6 +43,8 @@ class Execution(NamedTuple):
     devices: int | None = None
     population: Home = "auto"
     memory: float | None = None
+    rows: Home = "auto"
+    rows_folder: str | None = None
 
 
 def execution(
@@ -37,6 +54,8 @@ def execution(
     devices: int | None = None,
     population: Home = "auto",
     memory: float | None = None,
+    rows: Home = "auto",
+    rows_folder: str | None = None,
 ) -> Execution:
     """How clients are executed.
 
@@ -54,9 +73,17 @@ def execution(
         wherever several processes share a cohort.
       memory: GiB of a device that a round may need, for walk "auto": as many clients go side by
         side as fit, by the compiler's count. Without it their number is a rule of thumb.
+      rows: where the state that clients keep between rounds lives: device (everyone's, on every
+        device), host (a round is handed its cohort's rows and gives them back, one round in each
+        call), or auto, which is host where the rows of all take more than a quarter of a device's
+        memory (of the machine's, for a CPU). Several processes keep them on their devices.
+      rows_folder: a folder with room for the rows, for rows on the host: they then lie there in
+        files that are mapped into memory. Without it they lie in memory, unless they take more
+        than half of what is free; then in the system's folder for temporary files.
 
     Raises:
-      SpecError: if chunk is missing where it is needed, or given where it is not.
+      SpecError: if chunk is missing where it is needed, or given where it is not; or for a
+        rows_folder that is none.
     """
     check.one_of(("auto", "vmap", "chunk", "scan"), walk=walk)
     check.one_of(("auto", "device", "host"), population=population)
@@ -73,7 +100,13 @@ def execution(
         check.positive(memory=memory)
         if walk != "auto":
             raise SpecError(f"memory belongs to walk = 'auto' and to no other; got walk = {walk!r}")
-    return Execution(walk, chunk, devices, population, memory)
+    check.one_of(("auto", "device", "host"), rows=rows)
+    if rows_folder is not None:
+        if rows == "device":
+            raise SpecError("rows_folder belongs to rows = 'host' or 'auto'; got rows = 'device'")
+        if not Path(rows_folder).is_dir():
+            raise SpecError(f"rows_folder: expected a folder that is there, got {rows_folder!r}")
+    return Execution(walk, chunk, devices, population, memory, rows, rows_folder)
 
 
 def chosen_devices(execution: Execution) -> list[Any]:
@@ -137,3 +170,41 @@ def stays_on_host(execution: Execution, dataset: FederatedDataset) -> bool:
         for split in dataset.splits.values()
         for array in split.examples.values()
     )
+
+
+def rows_on_host(execution: Execution, struct: PyTree, device: Any) -> bool:
+    """Whether clients' rows are handed to each round rather than kept on the devices.
+
+    Args:
+      execution: what the user asked for.
+      struct: the table of rows, as structs; one without leaves is always on the devices.
+      device: one that the cohort is walked on.
+
+    Raises:
+      SpecError: where they shall be on the host and cannot be.
+    """
+    leaves = jax.tree.leaves(struct)
+    keys = any(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in leaves)
+    several = jax.process_count() > 1
+    if execution.rows == "host":
+        if keys:
+            raise SpecError("execution.rows: a row with a random key in it cannot be on the host")
+        if several:
+            raise SpecError(
+                f"execution.rows: rows on the host are one process's, here are "
+                f"{jax.process_count()}; set it to device"
+            )
+        return bool(leaves)
+    if execution.rows == "device" or keys or several:
+        return False
+    own = (device.memory_stats() or {}).get("bytes_limit")
+    room = whole_memory() if own is None else own
+    return tree.num_bytes(struct) > _SHARE_OF_DEVICE * room
+
+
+def folder_of_rows(execution: Execution, struct: PyTree) -> Path | None:
+    """Where the files of rows on the host are to lie; None where memory holds the rows."""
+    if execution.rows_folder is not None:
+        return Path(execution.rows_folder)
+    large = tree.num_bytes(struct) > _SHARE_OF_HOST * free_memory()
+    return Path(tempfile.gettempdir()) if large else None

@@ -20,8 +20,7 @@ from jax.sharding import Mesh
 from floral.data import FederatedDataset
 from floral.errors import DataError, FloralError
 from floral.simulate.clients import Holdings
-from floral.simulate.round import Cohort
-from floral.simulate.shard import replicate, sharded
+from floral.simulate.shard import sharded
 
 __all__ = ["Feed", "Prefetch"]
 
@@ -71,10 +70,6 @@ class Feed:
             for field, array in fields.items()
         }
         return Holdings(examples, self._spread(starts.reshape(-1)), self._spread(sizes.reshape(-1)))
-
-    def cohort(self, ids: np.ndarray) -> Cohort:
-        """A cohort and its training examples."""
-        return Cohort(replicate(ids.astype(np.int32), self._mesh), self("train", ids))
 
     def _read(self, split: str, client: int, into: Mapping[str, np.ndarray]) -> None:
         """Reads all fields of a client, one after another: what makes rows makes them together."""

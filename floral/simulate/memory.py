@@ -20,7 +20,8 @@ class Memory(NamedTuple):
       state: the state that a round is given.
       outputs: the state and metrics that it returns, where they take no memory of the state's.
       temporaries: all it needs besides.
-      host: what one cohort takes on the host, where the population stays there.
+      host: what one cohort takes on the host, where the population stays there, and the table of
+        clients' rows, where that lies in the host's memory.
       device: the whole of one device, which must fit into it.
     """
 
@@ -47,7 +48,7 @@ def predicted(
       data: the population on the devices.
       devices: how many of them are this process's.
       shared: whether they share the population's memory, as those of a CPU do.
-      host: bytes of a cohort on the host.
+      host: bytes on the host.
 
     Raises:
       SpecError: on a backend that counts no memory.

@@ -20,7 +20,7 @@ from floral.simulate.clients import (
 )
 from floral.simulate.sampling import Sampler
 from floral.simulate.shard import deal, on_each_device, share_of, summed
-from floral.simulate.state import SimulationState, gather_rows, scatter_rows
+from floral.simulate.state import SimulationState, gather_rows, parts_of_state, scatter_rows
 from floral.simulate.walk import Sent, Walked, walk_clients
 from floral.typing import Array, Key, PyTree
 from floral.uplink.base import Uplink
@@ -33,11 +33,11 @@ class Cohort(NamedTuple):
 
     Attributes:
       ids: [K] int32; N marks an empty place.
-      held: their training examples.
+      held: their training examples; None where these are looked up in the data.
     """
 
     ids: Array
-    held: Holdings
+    held: Holdings | None
 
 
 def make_draw(
@@ -70,6 +70,7 @@ def make_round(
     *,
     max_size: int,
     chunk: int,
+    by_place: bool = False,
 ) -> Callable[..., tuple[SimulationState, dict[str, PyTree]]]:
     """The function of one round.
 
@@ -84,11 +85,13 @@ def make_round(
       mesh: the devices that share the cohort.
       max_size: training examples of the largest client.
       chunk: clients side by side on a device.
+      by_place: whether the state's table is the rows of the cohort alone [K, ...], place by place,
+        those before the round and those after it; otherwise it is everyone's [N, ...].
 
     Returns:
       ``(state, data, cohort=None) -> (state, metrics)``, metrics the summed ``loss_sum``,
       ``examples`` and ``cohort`` (clients that took part). A cohort is given where its examples
-      come from the host; otherwise it is drawn and looked up in the data.
+      or rows come from the host; otherwise it is drawn and looked up in the data.
     """
 
     def walk_share(state, data, cohort, cohort_size):
@@ -111,7 +114,7 @@ def make_round(
             present = client < num_clients
             known = jnp.minimum(client, num_clients - 1)
             key = jax.random.fold_in(client_key, client)
-            row = gather_rows(state.table, known)
+            row = gather_rows(state.table, place if by_place else known)
             context = client_context(data, known, state.round, state.key, cohort_size)
             batches = Batches(held.examples, rows[place], mask[place])
             upload, own, metrics = algorithm.client_update(
@@ -136,17 +139,21 @@ def make_round(
         return walked._replace(sums=sums, metrics=metrics)
 
     def round_function(state, data, cohort=None):
-        fed = cohort is not None
+        ids, held = Cohort(draw(state.key, state.round, data), None) if cohort is None else cohort
+        fed = held is not None
         if not fed:
-            ids = draw(state.key, state.round, data)
-            cohort = Cohort(ids, holdings(data, "train", ids))
-        ids, held = cohort
+            held = holdings(data, "train", ids)
         active = ids < data.offsets["train"].shape[0] - 1
         cohort_size = jnp.sum(active).astype(jnp.float32)
         walk = on_each_device(
             walk_share,
             mesh,
-            split=(False, False, (True, splits_of_holdings(fed)), False),
+            split=(
+                parts_of_state(rows=by_place, rest=False),
+                False,
+                (True, splits_of_holdings(fed)),
+                False,
+            ),
             joined=Walked(sums=False, sent=True, rows=True, metrics=False),
         )
         walked = walk(state, data, (ids, held), cohort_size)
@@ -172,7 +179,7 @@ def make_round(
         next_state = state._replace(
             round=state.round + 1,
             server=algorithm.aggregate(state.server, reduced._replace(update=update), context),
-            table=scatter_rows(state.table, ids, walked.rows),
+            table=walked.rows if by_place else scatter_rows(state.table, ids, walked.rows),
             uplink={"reduce": reduce_state, "server": server_state},
         )
         return next_state, {**walked.metrics, "cohort": jnp.sum(active)}

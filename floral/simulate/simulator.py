@@ -18,10 +18,8 @@ from floral import check, tree
 from floral.algorithms.base import FederatedAlgorithm
 from floral.data import Batching, FederatedDataset
 from floral.errors import SpecError
-from floral.messages import Upload
 from floral.metrics import Metric
 from floral.models import Model
-from floral.random import stream
 from floral.simulate.clients import DeviceData, client_context, on_devices
 from floral.simulate.costs import Costs, costs_of, trace_turn
 from floral.simulate.cpu_kernels import with_fast_kernels
@@ -31,10 +29,11 @@ from floral.simulate.execution import Execution, chosen_devices, chunk_size, sta
 from floral.simulate.feed import Feed
 from floral.simulate.memory import Memory, largest_chunk, predicted
 from floral.simulate.sampling import Sampler, full
-from floral.simulate.shard import make_mesh, replicate, replicated, share_of
+from floral.simulate.shard import make_mesh, replicated, share_of
+from floral.simulate.start import make_start, server_start
 from floral.simulate.state import SimulationState
 from floral.simulate.trainer import Trainer
-from floral.typing import Array, Key, Params, PyTree
+from floral.typing import Array, Params, PyTree
 from floral.uplink import Uplink
 from floral.uplink import uplink as make_uplink
 
@@ -46,8 +45,11 @@ class Simulator(NamedTuple):
 
     Attributes:
       init: ``(key, params=None) -> SimulationState``; params replace the model's own start.
-      round: ``(state) -> (state, metrics)``, compiled; metrics are sums and counts.
-      rounds: ``(state, count) -> (state, metrics [count])``: so many rounds in one compiled call.
+      round: ``(state) -> (state, metrics)``, compiled; metrics are sums and counts. Where clients'
+        rows live on the host they are written in place: the state that is given is then of no more
+        use, and refused.
+      rounds: ``(state, count) -> (state, metrics [count])``: so many rounds in one compiled call;
+        one by one where data or rows live on the host.
       evaluate: ``(state, split="test", clients=None) -> {"client": [n], metric: [n], ...}``, each
         client's own model on its own data; clients that keep nothing, and unseen ones,
         personalize first.
@@ -56,6 +58,8 @@ class Simulator(NamedTuple):
       export: ``(state, client id) -> params`` of that model as one plain params tree.
       lower: ``(state or its structs) -> jax.stages.Lowered`` of a round, to compile and inspect.
       memory: ``() -> Memory``: bytes of a round as the compiler counts them; compiles it.
+      new_table: ``() -> table`` of zeros for clients' rows on the host, as ``init`` fills one; None
+        where rows live on the devices.
       costs: bytes, parameters and operations for each client and round.
       chunk: clients side by side on a device.
       devices: devices that share a cohort.
@@ -71,6 +75,7 @@ class Simulator(NamedTuple):
     export: Callable[[SimulationState, int], Params]
     lower: Callable[[SimulationState], Any]
     memory: Callable[[], Memory]
+    new_table: Callable[[], PyTree] | None
     costs: Costs
     chunk: int
     devices: int
@@ -143,7 +148,8 @@ def make_simulator(
     data = on_devices(dataset, mesh, examples=not on_host) if data is None else data
     feed = Feed(dataset, mesh) if on_host else None
     batch = sample_batch(dataset)
-    server, server_struct = _server_init(algorithm, model, batch)
+    server = server_start(algorithm, model, batch)
+    server_struct = jax.eval_shape(server, jax.random.key(0))
     zero = jnp.zeros((), jnp.int32)
     context = jax.eval_shape(
         lambda data: client_context(data, zero, zero, jax.random.key(0), jnp.ones(())), data
@@ -152,23 +158,15 @@ def make_simulator(
         algorithm, server_struct, context, batch, batching, steps=_mean_steps(dataset, batching)
     )
 
-    @jax.jit
-    def first_state(key: Key, traits: PyTree, params: Params | None = None) -> SimulationState:
-        start = server(key, params)
-        return _first_state(algorithm, uplink, start, traits, dataset.num_clients, turn.upload, key)
-
-    def init(key: Key, params: Params | None = None) -> SimulationState:
-        key, params = replicate((key, params), mesh)
-        return replicate(first_state(key, data.traits, params), mesh)
-
+    start = make_start(algorithm, uplink, server, turn.upload, execution, data, mesh)
+    keeps_rows = start.new_table is not None
     params_struct, _ = jax.eval_shape(model.init, jax.random.key(0), batch)
-    state_struct = jax.eval_shape(first_state, jax.random.key(0), data.traits)
-    costs = costs_of(state_struct, turn, model_parameters=tree.num_parameters(params_struct))
+    costs = costs_of(start.struct, turn, model_parameters=tree.num_parameters(params_struct))
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     prepare = with_fast_kernels if on_cpu else _as_it_is
     placed = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)),
-        state_struct,
+        start.struct,
     )
 
     def trainer_of(chunk: int) -> Trainer:
@@ -183,16 +181,18 @@ def make_simulator(
             max_size=dataset.splits["train"].max_size,
             chunk=chunk,
             donate=donate,
+            rows_on_host=keeps_rows,
             prepare=prepare,
         )
 
     def memory_of(trainer: Trainer) -> Memory:
+        fed = 0 if feed is None else 2 * tree.num_bytes(feed("train", nobody))
         return predicted(
             trainer.lower(placed).compile(),
             data,
             devices=len(mesh.local_devices),
             shared=on_cpu,
-            host=0 if feed is None else 2 * tree.num_bytes(feed.cohort(nobody)),
+            host=start.in_memory + fed,
         )
 
     share = share_of(cohort.capacity(len(dataset.seen)), mesh.size)
@@ -220,11 +220,12 @@ def make_simulator(
         data,
         feed,
         batch_size=evaluation_batch,
-        stateless=not jax.tree.leaves(state_struct.table["client"]),
+        stateless=not jax.tree.leaves(start.struct.table["client"]),
+        row_bytes=costs.client_state_bytes if keeps_rows else None,
         prepare=prepare,
     )
     return Simulator(
-        init,
+        start.init,
         trainer.round,
         trainer.rounds,
         evaluator.evaluate,
@@ -233,6 +234,7 @@ def make_simulator(
         evaluator.export,
         trainer.lower,
         lambda: memory_of(trainer),
+        start.new_table,
         costs,
         chunk,
         mesh.size,
@@ -250,47 +252,3 @@ def _mean_steps(dataset: FederatedDataset, batching: Batching) -> float:
 
 def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
-
-
-def _server_init(algorithm: FederatedAlgorithm, model: Model, batch: dict[str, Array]):
-    """The server's start from a key and perhaps given params, and its structs."""
-
-    def server(key: Key, params: Params | None = None) -> Any:
-        own, stats = model.init(stream(key, "model"), batch)
-        if params is not None:
-            check.same_structure(own, params, what="params")
-        return algorithm.init(stream(key, "algorithm"), own if params is None else params, stats)
-
-    return server, jax.eval_shape(server, jax.random.key(0))
-
-
-def _first_state(
-    algorithm: FederatedAlgorithm,
-    uplink: Uplink,
-    server: Any,
-    traits: PyTree,
-    num_clients: int,
-    upload: Upload,
-    key: Key,
-) -> SimulationState:
-    """The state before the first round; every client's row is drawn from its own key."""
-    clients_key = stream(key, "clients")
-
-    def row(client, own_traits):
-        return algorithm.client_init(jax.random.fold_in(clients_key, client), server, own_traits)
-
-    update = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), upload.update)
-    uplink_rows = jax.tree.map(
-        lambda leaf: jnp.broadcast_to(leaf, (num_clients, *jnp.shape(leaf))),
-        uplink.client.init(update),
-    )
-    return SimulationState(
-        round=jnp.zeros((), jnp.int32),
-        key=key,
-        server=server,
-        table={
-            "client": jax.vmap(row)(jnp.arange(num_clients), traits),
-            "uplink": uplink_rows,
-        },
-        uplink={"reduce": uplink.reduce.init(update), "server": uplink.server.init(update)},
-    )

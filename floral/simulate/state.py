@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from floral.typing import Array, Key, PyTree
 
-__all__ = ["SimulationState", "gather_rows", "scatter_rows"]
+__all__ = ["SimulationState", "gather_rows", "parts_of_state", "scatter_rows"]
 
 
 class SimulationState(NamedTuple):
@@ -20,7 +20,9 @@ class SimulationState(NamedTuple):
       round: int32, the rounds taken.
       key: the run's key; every use derives a named stream from it.
       server: the algorithm's server state.
-      table: client rows ``{"client": [N, ...], "uplink": [N, ...]}``; no leaves if stateless.
+      table: client rows ``{"client": [N, ...], "uplink": [N, ...]}``; no leaves if stateless. On
+        the host they are arrays of numpy's that rounds write in place, with ``round``, the one that
+        they are of.
       uplink: ``{"reduce": ..., "server": ...}``, states of the reducer and server transforms.
       sampler: the sampler's state.
       ledger: privacy events so far.
@@ -39,6 +41,12 @@ class SimulationState(NamedTuple):
     clock: PyTree = ()
     buffer: PyTree = ()
     best: PyTree = ()
+
+
+def parts_of_state(rows: Any, rest: Any) -> Any:
+    """A prefix of a state: one value for the table, one for all else."""
+    fields = dict.fromkeys(SimulationState._fields, rest)
+    return SimulationState(**{**fields, "table": rows})
 
 
 def gather_rows(table: PyTree, ids: Array) -> PyTree:

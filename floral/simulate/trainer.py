@@ -1,6 +1,7 @@
 """Rounds, compiled: one at a time or many in one call, from data on the devices or on the host."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,10 +14,11 @@ from floral.algorithms.base import FederatedAlgorithm
 from floral.data import Batching
 from floral.simulate.clients import DeviceData
 from floral.simulate.feed import Feed, Prefetch
-from floral.simulate.round import make_draw, make_round
+from floral.simulate.round import Cohort, make_draw, make_round
 from floral.simulate.sampling import Sampler
-from floral.simulate.shard import replicate, replicated
-from floral.simulate.state import SimulationState
+from floral.simulate.shard import replicate, replicated, sharded
+from floral.simulate.state import SimulationState, parts_of_state
+from floral.simulate.table import check_current, read_rows, without_round, write_rows
 from floral.typing import PyTree
 from floral.uplink.base import Uplink
 
@@ -30,7 +32,8 @@ class Trainer:
 
     Where data live on the devices a round draws its cohort itself, and many rounds are one call.
     Where they live on the host, the cohort of the next round is drawn and fetched while this one
-    trains, and rounds are calls of their own.
+    trains, and rounds are calls of their own. So they are where clients' rows live on the host:
+    a cohort's are read once the round before has written its own.
     """
 
     def __init__(
@@ -46,13 +49,22 @@ class Trainer:
         max_size: int,
         chunk: int,
         donate: bool,
+        rows_on_host: bool,
         prepare: Callable[[Callable[..., Any]], Callable[..., Any]],
     ):
         self._mesh = mesh
         self._data = data
-        self._feed = feed
         draw = make_draw(sampler, devices=mesh.size, chunk=chunk)
-        take = make_round(algorithm, uplink, draw, batching, mesh, max_size=max_size, chunk=chunk)
+        take = make_round(
+            algorithm,
+            uplink,
+            draw,
+            batching,
+            mesh,
+            max_size=max_size,
+            chunk=chunk,
+            by_place=rows_on_host,
+        )
         donated = (0,) if donate else ()
 
         def many(state, data, count):
@@ -68,22 +80,48 @@ class Trainer:
 
         # Whole everywhere, lest the compiler leaves a part where another process cannot read it.
         everywhere = replicated(mesh)
-        self._one = jax.jit(prepare(take), donate_argnums=donated, out_shardings=everywhere)
+        rows_at = sharded(mesh) if rows_on_host else everywhere
+        self._one = jax.jit(
+            prepare(take),
+            donate_argnums=donated,
+            out_shardings=(parts_of_state(rows=rows_at, rest=everywhere), everywhere),
+        )
         self._many = jax.jit(prepare(many), donate_argnums=donated, out_shardings=everywhere)
         self._host = jax.local_devices(backend="cpu")[0]
-        self._prefetch = None if feed is None else Prefetch(self._host_draw(draw), feed.cohort)
+        self._rows_on_host = rows_on_host
+        self._fetch = partial(_cohort_of, feed, mesh)
+        self._prefetch = None
+        if feed is not None or rows_on_host:
+            self._prefetch = Prefetch(self._host_draw(draw), self._fetch)
 
     def round(self, state: SimulationState) -> tuple[SimulationState, dict[str, Any]]:
         """One round: the next state, and its metrics as sums and counts."""
+        table = state.table
         state, best = self._ready(state)
         cohort = None
         if self._prefetch is not None:
             cohort = self._prefetch(self._host_key(state.key), int(state.round))
-        state, metrics = self._one(state, self._data, cohort)
+        if cohort is not None and self._rows_on_host:
+            state, metrics = self._between(table, state, cohort)
+        else:
+            state, metrics = self._one(state, self._data, cohort)
         return state._replace(best=best), metrics
 
+    def _between(
+        self, table: PyTree, state: SimulationState, cohort: Cohort
+    ) -> tuple[SimulationState, dict[str, Any]]:
+        """A round between reading its cohort's rows from the host and writing them there."""
+        ids, taken = np.asarray(cohort.ids), int(table["round"])
+        rows = jax.device_put(read_rows(table, ids), sharded(self._mesh))
+        state, metrics = self._one(state._replace(table=rows), self._data, cohort)
+        write_rows(table, ids, state.table, taken + 1)
+        return state._replace(table=table), metrics
+
     def rounds(self, state: SimulationState, count: int) -> tuple[SimulationState, dict[str, Any]]:
-        """``count`` rounds, in as few compiled calls as may be; metrics have a leading axis."""
+        """``count`` rounds, in as few compiled calls as may be; metrics have a leading axis.
+
+        Where data or rows live on the host, each round is a call of its own.
+        """
         check.positive_int(count=count)
         if self._prefetch is not None:
             taken = []
@@ -103,15 +141,29 @@ class Trainer:
     def lower(self, state: SimulationState) -> jax.stages.Lowered:
         """A round of this state, or of its structs, not yet compiled."""
         cohort = None
-        if self._feed is not None:
+        if self._prefetch is not None:
             nobody = self._data.offsets["train"].shape[0] - 1
             ids = np.full(jax.eval_shape(self._draw_struct).shape, nobody, np.int32)
-            cohort = self._feed.cohort(ids)
+            cohort = self._fetch(ids)
+            if self._rows_on_host:
+                state = state._replace(table=self._rows_struct(state.table, len(ids)))
         return self._one.lower(state._replace(best=()), self._data, cohort)
 
+    def _rows_struct(self, table: PyTree, count: int) -> PyTree:
+        return jax.tree.map(
+            lambda column: jax.ShapeDtypeStruct(
+                (count, *column.shape[1:]), column.dtype, sharding=sharded(self._mesh)
+            ),
+            without_round(table),
+        )
+
     def _ready(self, state: SimulationState) -> tuple[SimulationState, PyTree]:
-        """The state on the devices, without the best snapshot, which no round reads or may take."""
+        """The state on the devices, without the best snapshot, which no round reads or may take,
+        and without rows that live on the host."""
         best = state.best
+        check_current(state, host=self._rows_on_host)
+        if self._rows_on_host:
+            state = state._replace(table=())
         return replicate(state._replace(best=()), self._mesh), best
 
     def _host_draw(self, draw: Callable[..., Any]) -> Callable[[jax.Array, int], np.ndarray]:
@@ -132,3 +184,9 @@ class Trainer:
         """The key on the host's own device: one of a state may be gone once its round has begun."""
         words = jax.device_put(np.asarray(jax.random.key_data(key)), self._host)
         return jax.random.wrap_key_data(words, impl=jax.random.key_impl(key))
+
+
+def _cohort_of(feed: Feed | None, mesh: Mesh, ids: np.ndarray) -> Cohort:
+    """A cohort as a round takes it, with its examples where these live on the host."""
+    held = None if feed is None else feed("train", ids)
+    return Cohort(replicate(ids.astype(np.int32), mesh), held)
