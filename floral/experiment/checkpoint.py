@@ -4,8 +4,12 @@ A checkpoint is written beside the last one and becomes visible only once it is 
 that is killed while it saves goes on from the one before. It holds plain arrays and no word of the
 devices or processes that made them, so that any others may go on from it; all processes of a run
 save and restore together, in a folder that all of them see.
+
+Clients' rows that live on the host are written beside it, piece by piece. Wherever rows lived when
+they were saved, they are restored to where they live now.
 """
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +18,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from floral.errors import ConfigError
-from floral.experiment.processes import told
+from floral.experiment.processes import is_first, told
+from floral.experiment.rows import drop_rows, load_rows, save_rows
 from floral.simulate import SimulationState
+from floral.simulate.table import copy_table, on_host, without_round
 from floral.typing import PyTree
 
 __all__ = ["latest_round", "restore", "save"]
+
+_ROWS = "rows"  # the folder of those that live on the host, beside the checkpoints
 
 
 def _manager(folder: Path, keep: int | None = None) -> Any:
@@ -39,46 +47,99 @@ def save(folder: Path, state: SimulationState, *, keep: int) -> None:
     taken = int(state.round)
     if told(lambda: latest_round(folder)) == taken:
         return
+    if on_host(state.table):
+        save_rows(folder / _ROWS / str(taken), _tables(state))
+        state = _without_tables(state)
     held = jax.tree.map(_on_host, _held(state))
     with _manager(folder, keep) as manager:
         manager.save(taken, args=ocp.args.StandardSave(held), force=True)
+    if is_first():
+        drop_rows(folder / _ROWS, _rounds(folder))
 
 
 def latest_round(folder: Path) -> int | None:
     """The round of the newest whole checkpoint; None if there is none."""
-    if not folder.is_dir():
-        return None
-    rounds = [int(entry.name) for entry in folder.iterdir() if entry.name.isdecimal()]
-    return max(rounds, default=None)
+    return max(_rounds(folder), default=None)
 
 
-def restore(folder: Path, round_index: int, like: SimulationState) -> SimulationState:
+def restore(
+    folder: Path,
+    round_index: int,
+    like: SimulationState,
+    new_table: Callable[[], PyTree] | None = None,
+) -> SimulationState:
     """The state that was saved under a round.
 
     Args:
       folder: the run's checkpoint folder.
       round_index: as ``latest_round`` gives it.
       like: structs, or a state, of the same shapes.
+      new_table: the simulator's own, for rows that live on the host; None where they do not.
 
     Raises:
       ConfigError: if the checkpoint is damaged, or was saved by another experiment.
     """
     import orbax.checkpoint as ocp
 
-    wanted = _held(like)
+    place, rows = folder / str(round_index), folder / _ROWS / str(round_index)
+    tables = _tables(like)
+    beside = rows.is_dir()
+    wanted = _held(_without_tables(like) if beside else _with_tables(like, tables))
     target = jax.tree.map(_host_struct, wanted)
-    place = folder / str(round_index)
     try:
         with _manager(folder) as manager:
             found = manager.restore(round_index, args=ocp.args.StandardRestore(target))
-        restored = jax.tree.map(_in_the_form_of, wanted, found)
+        saved = like._replace(**found)
+        columns = load_rows(rows, tables) if beside else _tables(saved)
+        rest = jax.tree.map(
+            _in_the_form_of, _held(_without_tables(like)), _held(_without_tables(saved))
+        )
+        state = _without_tables(like)._replace(**rest)
+        of_rounds = {"table": state.round, **({"best": state.best.round} if state.best else {})}
+        restored = {
+            name: _placed(tables[name], columns[name], of_rounds[name], new_table)
+            for name in tables
+        }
     except (ValueError, KeyError, TypeError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(
             f"{place}: the checkpoint is damaged or of another experiment ({reason}); delete that "
             "folder to go on from the checkpoint before it, or from the start"
         ) from error
-    return like._replace(**restored)
+    return _with_tables(state, restored)
+
+
+def _rounds(folder: Path) -> list[int]:
+    """The rounds of all whole checkpoints."""
+    entries = folder.iterdir() if folder.is_dir() else ()
+    return [int(entry.name) for entry in entries if entry.name.isdecimal()]
+
+
+def _tables(state: SimulationState) -> dict[str, PyTree]:
+    """The columns of clients' rows: those of now, and those of the best round."""
+    tables = {"table": without_round(state.table)}
+    return tables | ({"best": without_round(state.best.table)} if state.best else {})
+
+
+def _with_tables(state: SimulationState, tables: Mapping[str, PyTree]) -> SimulationState:
+    best = state.best._replace(table=tables["best"]) if state.best else state.best
+    return state._replace(table=tables["table"], best=best)
+
+
+def _without_tables(state: SimulationState) -> SimulationState:
+    return _with_tables(state, {"table": (), "best": ()})
+
+
+def _placed(
+    like: PyTree, columns: PyTree, round_index: Any, new_table: Callable[[], PyTree] | None
+) -> PyTree:
+    """Clients' rows where they live: on the devices, or on the host in a table of their own."""
+    if new_table is None:
+        return jax.tree.map(_in_the_form_of, like, columns)
+    jax.tree.map(_check_form, like, columns)
+    table = new_table()
+    copy_table({**columns, "round": np.asarray(round_index)}, into=table)
+    return table
 
 
 def _held(state: SimulationState) -> dict[str, PyTree]:
@@ -104,11 +165,15 @@ def _host_struct(leaf: Any) -> np.ndarray:
 def _in_the_form_of(leaf: Any, found: np.ndarray) -> jax.Array:
     """The array on the default device and free to move, as a run's own are: one tied to a device
     would compile every function a second time."""
+    _check_form(leaf, found)
+    array = jnp.asarray(found)
+    return jax.random.wrap_key_data(array, impl=_kind_of(leaf)) if _is_key(leaf) else array
+
+
+def _check_form(leaf: Any, found: np.ndarray) -> None:
     expected = _host_struct(leaf)
     if found.shape != expected.shape or found.dtype != expected.dtype:
         raise ValueError(f"{found.dtype}{found.shape} is saved, not {leaf.dtype}{leaf.shape}")
-    array = jnp.asarray(found)
-    return jax.random.wrap_key_data(array, impl=_kind_of(leaf)) if _is_key(leaf) else array
 
 
 def _kind_of(key: Any) -> Any:

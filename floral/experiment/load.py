@@ -42,7 +42,7 @@ def load_run(
         raise ConfigError(f"{folder}: the run has no checkpoint yet")
     experiment = build(config, chunk=saved_chunk(folder))
     struct = jax.eval_shape(lambda: start_state(experiment))
-    state = checkpoint.restore(folder / "checkpoints", last, struct)
+    state = checkpoint.restore(folder / "checkpoints", last, struct, experiment.simulator.new_table)
     if not best:
         return experiment, state
     if not state.best or int(state.best.round) == 0:

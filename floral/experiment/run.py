@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from floral import check
 from floral.errors import ConfigError
@@ -26,6 +27,7 @@ from floral.experiment.environment import (
 from floral.experiment.processes import anyone, is_first, several, told
 from floral.experiment.stopping import heeding_signals
 from floral.simulate import SimulationState
+from floral.simulate.table import copy_table, is_current, on_host
 from floral.typing import PyTree
 
 _BLOCK_SECONDS = 0.5
@@ -47,7 +49,7 @@ class Best(NamedTuple):
       round: int32; 0 if none has been taken.
       score: float32, minus infinity at first.
       server: the server at that round.
-      table: the clients' rows at that round.
+      table: the clients' rows at that round; on the host, the next one that is best goes over them.
     """
 
     round: jax.Array
@@ -71,9 +73,11 @@ def start_state(experiment: Experiment, source: PyTree = None) -> SimulationStat
     if not validates:
         return state
     minus_infinity = jnp.asarray(-jnp.inf, jnp.float32)
-    return state._replace(
-        best=Best(jnp.zeros((), jnp.int32), minus_infinity, *_copied(state.server, state.table))
-    )
+    # Rows on the host may be too many to copy before there is need; nothing reads those of round 0.
+    empty = None if isinstance(state.round, Tracer) else experiment.simulator.new_table
+    table = _copied(state.table) if empty is None else empty()
+    none_yet = jnp.zeros((), jnp.int32)
+    return state._replace(best=Best(none_yet, minus_infinity, _copied(state.server), table))
 
 
 def _adopt(server: Any, source: Any) -> Any:
@@ -116,7 +120,7 @@ def run_method(
         state = start_state(experiment, source)
     else:
         struct = jax.eval_shape(lambda: start_state(experiment))
-        state = checkpoint.restore(checkpoints, begun, struct)
+        state = checkpoint.restore(checkpoints, begun, struct, experiment.simulator.new_table)
     record.cut_back(folder, begun or 0)
     return _Loop(experiment, folder, tick, state).run()
 
@@ -200,11 +204,11 @@ class _Loop:
     def _save_what_is_done(self) -> None:
         """After an interrupt, which may have come at any line above, also amid a save.
 
-        Where it came amid rounds, their start is gone with the memory they took, and the run goes
-        on from its last checkpoint.
+        Where it came amid rounds, their start is gone with the memory they took or the rows they
+        wrote, and the run goes on from its last checkpoint.
         """
         record.cut_lines(self.folder, self.saved)
-        if any(leaf.is_deleted() for leaf in jax.tree.leaves(self.state)):
+        if not _is_whole(self.state):
             return
         if int(self.state.round) == self.taken > self.saved:
             self._save()
@@ -278,10 +282,23 @@ def _keep_best(state: SimulationState, value: float | None) -> SimulationState:
     score_now = jnp.asarray(value, jnp.float32)
     if not score_now > state.best.score:  # both rounded alike: of equal rounds the first is best
         return state
-    kept = _copied(state.round, score_now, state.server, state.table)
-    return state._replace(best=Best(*kept))
+    if on_host(state.table):
+        table = state.best.table
+        copy_table(state.table, into=table)
+    else:
+        table = _copied(state.table)
+    return state._replace(best=Best(_copied(state.round), score_now, _copied(state.server), table))
 
 
-def _copied(*trees: PyTree) -> tuple[PyTree, ...]:
-    """Copies, which the next rounds will not take the memory of."""
-    return jax.tree.map(jnp.copy, trees)
+def _copied(tree: PyTree) -> PyTree:
+    """A copy, which the next rounds will not take the memory of."""
+    return jax.tree.map(jnp.copy, tree)
+
+
+def _is_whole(state: SimulationState) -> bool:
+    """Whether no round has taken the state's memory or written its rows."""
+    arrays = [leaf for leaf in jax.tree.leaves(state) if isinstance(leaf, jax.Array)]
+    if any(array.is_deleted() for array in arrays):
+        return False
+    best_is = not state.best or is_current(state.best.table, state.best.round)
+    return best_is and is_current(state.table, state.round)
