@@ -31,7 +31,7 @@ __all__ = ["Server", "Start", "make_start", "server_start"]
 Server = Callable[..., Any]
 """``(key, params=None) -> server state``."""
 
-_AT_ONCE = 2**26  # bytes of clients' rows that are made at once, where these live on the host
+_AT_ONCE = 2**24  # bytes of clients' rows that are made at once, where these live on the host
 
 
 class Start(NamedTuple):
@@ -155,7 +155,7 @@ def _zeros(struct: PyTree) -> PyTree:
 
 
 def _blocks(num_clients: int, row_bytes: int) -> Iterator[np.ndarray]:
-    """Everyone's ids, so many at a time that their rows are some 64 MiB; the last filled with N."""
+    """Everyone's ids, so many at a time that their rows are some 16 MiB; the last filled with N."""
     together = min(num_clients, max(1, _AT_ONCE // row_bytes))
     for first in range(0, num_clients, together):
         yield np.minimum(np.arange(first, first + together, dtype=np.int32), num_clients)

@@ -226,6 +226,7 @@ def test_pieces_are_the_whole():
     assert len(cut) > 1
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="no list of what is mapped")
 def test_a_mapped_table_frees_its_room_when_it_goes(tmp_path):
     struct = {"client": jax.ShapeDtypeStruct((1000, 1000), jnp.float32)}
     links = "/proc/self/maps"
