@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 _LARGEST_CHUNK = 64
+_LARGEST_CHUNK_ON_CPU = 20
 _SHARE_OF_DEVICE = 1 / 4  # a round holds a table twice, and the best snapshot once more
 _SHARE_OF_HOST = 1 / 2
 
@@ -141,7 +142,8 @@ def chunk_size(execution: Execution, share: int, *, own_weights: bool, backend: 
     """How many clients go side by side on one device.
 
     On a CPU a client that trains weights of its own is fastest alone: its weights stay in cache.
-    Clients that share frozen weights are fastest side by side, as all are on an accelerator.
+    Clients that share frozen weights are fastest side by side, as all are on an accelerator; on a
+    CPU a few at a time, while what they compute stays in cache.
 
     Args:
       execution: what the user asked for.
@@ -152,8 +154,10 @@ def chunk_size(execution: Execution, share: int, *, own_weights: bool, backend: 
     if execution.walk == "chunk":
         return min(execution.chunk or share, share)
     if execution.walk == "auto":
-        alone = backend == "cpu" and own_weights
-        return 1 if alone else min(share, _LARGEST_CHUNK)
+        if backend == "cpu" and own_weights:
+            return 1
+        chunks = -(-share // (_LARGEST_CHUNK_ON_CPU if backend == "cpu" else _LARGEST_CHUNK))
+        return -(-share // max(1, chunks))  # alike in size, lest the last is mostly empty
     return 1 if execution.walk == "scan" else share
 
 

@@ -329,7 +329,7 @@ def test_a_fraction_is_rounded_and_never_empty():
 
 @pytest.mark.parametrize(
     ("backend", "own_weights", "expected"),
-    [("cpu", True, 1), ("cpu", False, 64), ("gpu", True, 64), ("gpu", False, 64)],
+    [("cpu", True, 1), ("cpu", False, 20), ("gpu", True, 60), ("gpu", False, 60)],
 )
 def test_automatic_walks_follow_the_backend_and_what_clients_train(backend, own_weights, expected):
     chosen = chunk_size(simulate.execution(), 300, own_weights=own_weights, backend=backend)
