@@ -2,10 +2,8 @@
 
 import copy
 
-import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 import floral
 
@@ -32,18 +30,6 @@ BASE = {
 }
 
 
-@pytest.fixture(autouse=True, scope="session")
-def compiled(tmp_path_factory):
-    """Where programs are kept once compiled: every run builds the same few anew."""
-    folder = tmp_path_factory.mktemp("compiled")
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    compilation_cache.reset_cache()  # JAX looks only once whether there is one
-    yield folder
-    jax.config.update("jax_compilation_cache_dir", None)
-    compilation_cache.reset_cache()
-
-
 @pytest.fixture(scope="session")
 def images(tmp_path_factory):
     """The path of 60 tiny images of three classes."""
@@ -61,7 +47,7 @@ def config():
 
 
 @pytest.fixture(scope="session")
-def whole(tmp_path_factory, compiled):
+def whole(tmp_path_factory):
     """The result of ten rounds without an interruption."""
     return floral.run(copy.deepcopy(BASE), out=tmp_path_factory.mktemp("whole"), name="run")
 

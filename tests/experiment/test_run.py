@@ -1,7 +1,6 @@
 """Run folders: what they hold, and that no interruption changes it."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -273,17 +272,12 @@ sys.exit(main())
 
 
 @pytest.fixture(scope="session")
-def shell(compiled):
+def shell():
     """``(*arguments) -> process`` of the command line."""
-    settings = {
-        "JAX_COMPILATION_CACHE_DIR": str(compiled),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
 
     def start(*arguments):
         return subprocess.Popen(
             [sys.executable, "-c", HEEDING_CTRL_C, *map(str, arguments)],
-            env=os.environ | settings,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
