@@ -199,7 +199,7 @@ ROWS = [
     ("a method of the config's own name", run(compare={"floral": {}}), ConfigError, "compare.floral: the config's own method is called 'floral' already; give this one another name"),
     ("a method of no folder's name", run(compare={"../up": {}}), ConfigError, "compare.../up: a method's name must be usable as a folder's"),
     ("a start from nowhere", compared(start_from="floarl"), ConfigError, "compare.child: start_from: 'floarl' is neither a method that comes before 'child' (there is floral) nor a run folder; did you mean 'floral'?"),
-    ("a start from other shapes", compared(algorithm={"num_adaptors": 3}, start_from="floral"), SpecError, "compare.child: start_from: bank: 'params/Dense_0/kernel/a' has shape (2, 3, 1), expected (3, 3, 1)"),
+    ("a start from other shapes", compared(algorithm={"num_adaptors": 3}, start_from="floral"), SpecError, "compare.child: start_from: bank: 'params/Dense_0/kernel/a' has shape (2, 1, 3), expected (3, 1, 3)"),
     ("a start from another family", compared(algorithm={"kind": "fedavg"}, start_from="floral"), ConfigError, "compare.child: start_from: a FloralServer has no part that a FedAvgServer could start from"),
     # Data.
     ("a file that is not there", run(data=images("example.npz")), DataError, "no data file at 'example.npz'; did you mean 'examples.npz'?"),

@@ -10,10 +10,11 @@
 
 Where nothing else is said: an MLP 784-200-10, local SGD in batches of 20 over clients with 20
 images each, which are made when they are read (``fl.data.synthetic_population``): nothing of a
-population is kept but offsets and clusters (for devices and processes they lie in memory). FedAvg, FLoRAL with C = 4 adaptors whose clients keep
-their mixture, and FLoRAL whose clients keep nothing. Each point is measured in a process of its own
-(``scaling_point.py``), points take turns, and figures are medians over the turns. A round's time
-includes the wait for its cohort's images, which a thread makes while the round before it trains.
+population is kept but offsets and clusters. (For devices and processes they lie in memory.) FedAvg,
+FLoRAL with C = 4 adaptors whose clients keep their mixture, and FLoRAL whose clients keep nothing.
+Each point is measured in a process of its own (``scaling_point.py``), points take turns, and
+figures are medians over the turns. A round's time includes the wait for its cohort's images, which
+a thread makes while the round before it trains.
 
 Columns: milliseconds a round and a client; the round's operations over what the devices' cores
 could do at the rate of a large product (``floor.py``); the rise of the process's memory from before
@@ -85,7 +86,7 @@ def in_turns(over: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _apart(point: dict[str, Any]) -> dict[str, float]:
-    """One point in a process of its own, or in several; processes of one device have a core each."""
+    """One point in a process, or in several; processes of one device have a core each."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
