@@ -6,7 +6,7 @@ import jax
 
 from floral.adaptors import format_table, plan_table
 from floral.experiment.build import Experiment
-from floral.experiment.run import start_state
+from floral.experiment.state import start_state
 
 __all__ = ["described", "planned", "trace"]
 

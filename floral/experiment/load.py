@@ -11,7 +11,7 @@ from floral.errors import ConfigError
 from floral.experiment import checkpoint, record
 from floral.experiment.build import Experiment, build
 from floral.experiment.config import methods, read
-from floral.experiment.run import start_state
+from floral.experiment.state import start_state
 from floral.experiment.yaml_file import load
 from floral.simulate import SimulationState
 

@@ -12,7 +12,7 @@ from floral.experiment import checkpoint
 from floral.experiment.build import Experiment, build
 from floral.experiment.config import methods
 from floral.experiment.load import load_run, saved_chunk, start_folder
-from floral.experiment.run import start_state
+from floral.experiment.state import start_state
 from floral.typing import PyTree
 
 __all__ = ["build_all", "source_of"]

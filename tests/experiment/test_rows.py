@@ -14,7 +14,8 @@ from floral.experiment.config import methods, read
 from floral.experiment.inspect import planned, trace
 from floral.experiment.prepare import build_all
 from floral.experiment.progress import Silent
-from floral.experiment.run import Interrupted, start_state
+from floral.experiment.run import Interrupted
+from floral.experiment.state import start_state
 
 HOST = {"algorithm": {"kind": "local_adaptor"}, "execution": {"rows": "host"}}
 
