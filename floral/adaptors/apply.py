@@ -3,14 +3,12 @@
 `merge` defines the outputs. Here the leaves of plain flax layers stay as they are, and the layer's
 output gains what the mixture of the bank adds to it: one thin pair of products for all C adaptors.
 
-Which leaf a layer holds is told by the *identity* of the array, never by names: inside a lifted
-transform (scan, vmap, remat, jit) a layer holds another array than the model was given, and is not
-recognised. What is not recognised, or not recognised exactly once, is merged. So what the method
+A leaf that `survey` does not see in a plain layer, and exactly once, is merged. So what the method
 does not understand costs speed and never correctness, and models of other libraries simply merge.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -18,10 +16,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from floral.adaptors.bank import check_bank, merge_leaves, weights_at
-from floral.adaptors.base import Adaptor, Bank, Op, Plan, Rule, Weights
-from floral.adaptors.ops import LEAF_NAMES, read_op
+from floral.adaptors.base import Bank, Plan, Rule, Weights
+from floral.adaptors.ops import read_op
 from floral.adaptors.plan import make_plan
-from floral.adaptors.uses import count_uses
+from floral.adaptors.survey import known_leaf, refusals
 from floral.errors import SpecError
 from floral.models.base import Model
 from floral.tree import map_with_path, paths
@@ -129,11 +127,7 @@ def adapted(
         params = made[0] if params is None else params
         stats = made[1] if stats is None else stats
     structs, stats_structs = jax.tree.map(_struct, (params, stats))
-    evaluation, training = (
-        _refusals(_survey(model, plan, structs, stats_structs, batch, train), plan)
-        for train in (False, True)
-    )
-    reasons = {path: f"{why} (in training)" for path, why in training.items()} | evaluation
+    reasons = refusals(model, plan, structs, stats_structs, batch)
     methods = {
         path: f"merged: {reasons[path]}" if path in reasons else "fast" for path in plan.adaptors
     }
@@ -152,7 +146,7 @@ def adapted(
 
         def add_delta(layer_call, args, kwargs, context):
             outputs = layer_call(*args, **kwargs)
-            path = _known_leaf(context, leaves)
+            path = known_leaf(context, leaves)
             if path is None:
                 return outputs
             met[path] += 1
@@ -169,110 +163,6 @@ def adapted(
         return outputs, stats
 
     return AdaptedModel(apply=apply, methods=methods, plan=plan, params=structs)
-
-
-class _Meeting(NamedTuple):
-    """A layer that was seen to hold a leaf, the method that was called, and its op: the reason why
-    there is none, or None where the method is not a known layer's own."""
-
-    layer: str
-    method: str
-    op: Op | str | None
-
-
-class _Survey(NamedTuple):
-    """What one trace of the model showed: who met each leaf, how often the program reads it, and
-    which leaves a layer holds by name while holding another array."""
-
-    meetings: dict[str, list[_Meeting]]
-    uses: dict[str, int]
-    lifted: set[str]
-
-
-def _survey(
-    model: Model, plan: Plan, params: Params, stats: PyTree, batch: Batch, train: bool
-) -> _Survey:
-    """Traces the model, leaving it as it is, and watches its layers."""
-    meetings: dict[str, list[_Meeting]] = defaultdict(list)
-    lifted: set[str] = set()
-
-    def traced(params: Params, stats: PyTree, batch: Batch, key: Key) -> Any:
-        leaves = {id(leaf): path for path, leaf in paths(params).items() if path in plan.adaptors}
-
-        def watch(layer_call, args, kwargs, context):
-            outputs = layer_call(*args, **kwargs)
-            if context.module.scope is None or context.method_name == "setup":
-                return outputs
-            known = _known_leaf(context, leaves)
-            for name, leaf in _own_leaves(context.module):
-                path = leaves.get(id(leaf))
-                if path is None:
-                    lifted.update(_named(plan, context.module, name))
-                    continue
-                op = None
-                if path == known:
-                    op = read_op(context.module, args, kwargs, leaf.shape, outputs)
-                layer = type(context.module).__name__
-                meetings[path].append(_Meeting(layer, context.method_name, op))
-            return outputs
-
-        with nn.intercept_methods(watch):
-            return model.apply(params, stats, batch, key=key, train=train)
-
-    program = jax.make_jaxpr(traced)(params, stats, batch, jax.random.key(0))
-    # The program's first inputs are the params' leaves; those of stats, batch and key follow.
-    uses = dict(zip(paths(params), count_uses(program.jaxpr), strict=False))
-    return _Survey(meetings, uses, lifted)
-
-
-def _refusals(survey: _Survey, plan: Plan) -> dict[str, str]:
-    """Why leaves cannot take the fast path, by path; those that can are absent."""
-    reasons = {path: _refusal(path, adaptor, survey) for path, adaptor in plan.adaptors.items()}
-    return {path: reason for path, reason in reasons.items() if reason is not None}
-
-
-def _refusal(path: str, adaptor: Adaptor, survey: _Survey) -> str | None:
-    if adaptor.apply is None:
-        return f"{adaptor.kind} has no fast path"
-    met = survey.meetings.get(path, [])
-    if not met:
-        lifted = "inside a lifted transform (nn.scan, nn.vmap, nn.remat, nn.jit, …)"
-        return lifted if path in survey.lifted else "never met"
-    strange = next((meeting for meeting in met if meeting.op is None), None)
-    if strange is not None:
-        return f"met through {strange.layer}.{strange.method}"
-    if len(met) > 1:
-        return f"met {len(met)} times (a shared layer)"
-    op = met[0].op
-    if not isinstance(op, Op):
-        return op
-    if survey.uses[path] != 1:
-        return "also read outside its layer"
-    return None if adaptor.supports(op) else f"{adaptor.kind} does not serve this layer"
-
-
-def _known_leaf(context: nn.module.InterceptorContext, leaves: dict[int, str]) -> str | None:
-    """The path of the leaf that a known layer's ``__call__`` acts with, if it is one of these."""
-    layer = context.module
-    name = LEAF_NAMES.get(type(layer))
-    if name is None or layer.scope is None or context.method_name != "__call__":
-        return None
-    held = jax.tree.leaves(layer.get_variable("params", name))  # may be boxed, as in nn.Partitioned
-    return leaves.get(id(held[0])) if len(held) == 1 else None
-
-
-def _own_leaves(module: nn.Module) -> Iterable[tuple[str, Any]]:
-    """The parameters that the module itself holds, its submodules' apart."""
-    for name, value in module.variables.get("params", {}).items():
-        if not isinstance(value, Mapping):
-            for leaf in jax.tree.leaves(value):
-                yield name, leaf
-
-
-def _named(plan: Plan, module: nn.Module, name: str) -> list[str]:
-    """The adapted paths that end in the module's own: for telling why, never for deciding."""
-    ending = "/".join((*module.path, name))
-    return [path for path in plan.adaptors if f"/{path}".endswith(f"/{ending}")]
 
 
 def _distinct(params: Params) -> Params:
