@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from floral import check
 from floral.adaptors.base import Adaptor, Plan, Rule
 from floral.errors import SpecError
+from floral.text_table import aligned
 from floral.tree import num_parameters, paths
 from floral.typing import Params
 
@@ -114,16 +115,8 @@ def format_table(rows: Sequence[PlanRow]) -> str:
     cells = [PlanRow._fields, *map(_cells, rows)]
     share = f"{parameters / max(size, 1):.1%}"
     cells.append(("total", "", "", "", f"{parameters:,}", share, ""))
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    numbers = {PlanRow._fields.index(name) for name in ("parameters", "share")}
-    lines = []
-    for line in cells:
-        padded = (
-            cell.rjust(width) if column in numbers else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        lines.append("  ".join(padded).rstrip())
-    return "\n".join(lines)
+    numbers = [PlanRow._fields.index(name) for name in ("parameters", "share")]
+    return aligned(cells, numbers=numbers)
 
 
 def _matches(rule: Rule, leaves: Mapping[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@ import jax
 from floral.adaptors import format_table, plan_table
 from floral.experiment.build import Experiment
 from floral.experiment.state import start_state
+from floral.text_table import aligned
 
 __all__ = ["described", "planned", "trace"]
 
@@ -73,8 +74,4 @@ def planned(experiments: Mapping[str, Experiment]) -> str:
                 f"{costs.operations / 1e6:,.1f}",
             ]
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    return "\n".join(
-        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in pairs)
-        for pairs in (list(enumerate(zip(row, widths, strict=True))) for row in rows)
-    )
+    return aligned(rows, numbers=range(1, len(head)))
