@@ -501,18 +501,23 @@ def test_a_process_that_is_killed_is_named_and_the_run_goes_on(shell):
     assert_near(again, whole)
 
 
-@pytest.mark.slow
-def test_ctrl_c_on_the_launcher_saves_and_stops_all(shell):
+def endless(shell, name):
+    """A launched run that will not end: the launcher past round nine, the ids of its processes and
+    the run folder, where nothing is saved yet."""
     process = shell.start(
         *("launch", "--processes", 2, "run", "small.yaml", "rounds=1000000"),
-        *("checkpoint.every=1000000", "--name", "endless"),
+        *("checkpoint.every=1000000", "--name", name),
         devices=2,
     )
     read_until(process, "round 9/")
-    children = children_of(process)
+    return process, children_of(process), shell.folder / "runs" / name
+
+
+@pytest.mark.slow
+def test_ctrl_c_on_the_launcher_saves_and_stops_all(shell):
+    process, children, folder = endless(shell, "endless")
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=SECONDS)
-    folder = shell.folder / "runs" / "endless"
     assert process.returncode == 130
     assert "go on with: floral launch --processes 2 resume runs/endless\n" in errors
     assert "Traceback" not in errors
@@ -522,17 +527,10 @@ def test_ctrl_c_on_the_launcher_saves_and_stops_all(shell):
 
 @pytest.mark.slow
 def test_a_launcher_that_is_killed_leaves_a_saved_run_and_no_process(shell):
-    process = shell.start(
-        *("launch", "--processes", 2, "run", "small.yaml", "rounds=1000000"),
-        *("checkpoint.every=1000000", "--name", "orphan"),
-        devices=2,
-    )
-    read_until(process, "round 9/")
-    children = children_of(process)
+    process, children, folder = endless(shell, "orphan")
     process.kill()
     deadline = time.monotonic() + 60
     while any(map(is_running, children)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any(map(is_running, children))
-    folder = shell.folder / "runs" / "orphan"
     assert (checkpoint.latest_round(folder / "checkpoints") or 0) >= 9
