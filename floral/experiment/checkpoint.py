@@ -22,6 +22,7 @@ from floral.experiment.processes import is_first, told
 from floral.experiment.rows import drop_rows, load_rows, save_rows
 from floral.simulate import SimulationState
 from floral.simulate.table import copy_table, on_host, without_round
+from floral.tree import paths
 from floral.typing import PyTree
 
 __all__ = ["latest_round", "restore", "save"]
@@ -34,6 +35,7 @@ def _manager(folder: Path, keep: int | None = None) -> Any:
 
     return ocp.CheckpointManager(
         folder.resolve(),
+        item_handlers=ocp.StandardCheckpointHandler(),
         options=ocp.CheckpointManagerOptions(
             max_to_keep=keep, create=True, enable_async_checkpointing=False
         ),
@@ -88,12 +90,11 @@ def restore(
     target = jax.tree.map(_host_struct, wanted)
     try:
         with _manager(folder) as manager:
+            _check_form(manager.item_metadata(round_index), target)
             found = manager.restore(round_index, args=ocp.args.StandardRestore(target))
         saved = like._replace(**found)
         columns = load_rows(rows, tables) if beside else _tables(saved)
-        rest = jax.tree.map(
-            _in_the_form_of, _held(_without_tables(like)), _held(_without_tables(saved))
-        )
+        rest = jax.tree.map(_free, _held(_without_tables(like)), _held(_without_tables(saved)))
         state = _without_tables(like)._replace(**rest)
         of_rounds = {"table": state.round, **({"best": state.best.round} if state.best else {})}
         restored = {
@@ -103,8 +104,8 @@ def restore(
     except (ValueError, KeyError, TypeError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(
-            f"{place}: the checkpoint is damaged or of another experiment ({reason}); delete that "
-            "folder to go on from the checkpoint before it, or from the start"
+            f"{place}: the checkpoint is damaged, or of another experiment or version ({reason}); "
+            "delete that folder to go on from the checkpoint before it, or from the start"
         ) from error
     return _with_tables(state, restored)
 
@@ -135,8 +136,7 @@ def _placed(
 ) -> PyTree:
     """Clients' rows where they live: on the devices, or on the host in a table of their own."""
     if new_table is None:
-        return jax.tree.map(_in_the_form_of, like, columns)
-    jax.tree.map(_check_form, like, columns)
+        return jax.tree.map(_free, like, columns)
     table = new_table()
     copy_table({**columns, "round": np.asarray(round_index)}, into=table)
     return table
@@ -162,18 +162,26 @@ def _host_struct(leaf: Any) -> np.ndarray:
     return np.broadcast_to(np.zeros((), struct.dtype), struct.shape)
 
 
-def _in_the_form_of(leaf: Any, found: np.ndarray) -> jax.Array:
+def _check_form(saved: Any, target: PyTree) -> None:
+    """Raises ValueError unless a checkpoint's own account of itself has the target's leaves; orbax
+    would cast what is of another dtype."""
+    found = {} if saved is None else paths(saved.tree)
+    expected = paths(target)
+    for path in expected | found:
+        here, wanted = _form(found.get(path)), _form(expected.get(path))
+        if here != wanted:
+            raise ValueError(f"{path}: {here} is saved, not {wanted}")
+
+
+def _form(leaf: Any) -> str:
+    return "nothing" if leaf is None else f"{np.dtype(leaf.dtype)}{list(leaf.shape)}"
+
+
+def _free(leaf: Any, found: np.ndarray) -> jax.Array:
     """The array on the default device and free to move, as a run's own are: one tied to a device
     would compile every function a second time."""
-    _check_form(leaf, found)
     array = jnp.asarray(found)
     return jax.random.wrap_key_data(array, impl=_kind_of(leaf)) if _is_key(leaf) else array
-
-
-def _check_form(leaf: Any, found: np.ndarray) -> None:
-    expected = _host_struct(leaf)
-    if found.shape != expected.shape or found.dtype != expected.dtype:
-        raise ValueError(f"{found.dtype}{found.shape} is saved, not {leaf.dtype}{leaf.shape}")
 
 
 def _kind_of(key: Any) -> Any:
