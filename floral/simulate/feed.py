@@ -18,12 +18,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from floral.data import FederatedDataset
-from floral.errors import DataError, FloralError
+from floral.errors import DataError
 from floral.simulate.clients import Holdings
 from floral.simulate.shard import sharded
 
 __all__ = ["Feed", "Prefetch"]
 
+_UNREADABLE = (EOFError, OSError, ValueError)  # as files, mappings and rows of no one shape raise
 _PATIENCE = 2.0  # seconds that a process waits at its end for a fetch that no one will use
 
 
@@ -43,7 +44,8 @@ class Feed:
         """What these clients [K] hold of a split; K a multiple of the devices, N for nobody.
 
         Raises:
-          DataError: if a client's rows cannot be read; it names the client, split and field.
+          DataError: if a client's rows cannot be read; it names the client, split and field, as
+            a note does on whatever else is raised where they are made.
         """
         fields = self._dataset.splits[split].examples
         by_device = ids.reshape(self._mesh.size, -1)
@@ -76,15 +78,8 @@ class Feed:
         part = self._dataset.splits[split]
         first, last = part.offsets[client], part.offsets[client + 1]
         for field, rows in into.items():
-            try:
+            with _Reading(f"client {client}, split {split!r}: {field!r}"):
                 read = np.asarray(part.examples[field][first:last])
-            except FloralError:
-                raise
-            except Exception as error:
-                raise DataError(
-                    f"client {client}, split {split!r}: {field!r} cannot be read: "
-                    f"{type(error).__name__}: {error}"
-                ) from error
             if read.shape != rows.shape:
                 raise DataError(
                     f"client {client}, split {split!r}: {field!r} has shape {list(read.shape)}, "
@@ -110,6 +105,27 @@ class Feed:
         return jax.make_array_from_callback(
             values.shape, sharded(self._mesh), lambda index: values[index]
         )
+
+
+class _Reading:
+    """Names the rows that were being read when something failed.
+
+    What cannot be read is a DataError; any other error, of the code that makes the rows, stays what
+    it is and has a note.
+    """
+
+    def __init__(self, rows: str):
+        self._rows = rows
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if isinstance(error, _UNREADABLE):
+            reason = f"{type(error).__name__}: {error}"
+            raise DataError(f"{self._rows} cannot be read: {reason}") from error
+        if error is not None:
+            error.add_note(f"{self._rows} was being read")
 
 
 class Prefetch:

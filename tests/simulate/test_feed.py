@@ -198,6 +198,32 @@ def test_an_unreadable_client_is_named_where_the_round_is_asked_for(population, 
     assert int(sim.round(state)[0].round) == 3
 
 
+@pytest.mark.parametrize(
+    ("error", "raised", "said"),
+    [
+        (EOFError("too short"), DataError, "'x' cannot be read: EOFError: too short"),
+        (ValueError("is closed"), DataError, "'x' cannot be read: ValueError: is closed"),
+        (ZeroDivisionError("by zero"), ZeroDivisionError, "by zero"),
+        (DataError("another's message"), DataError, "another's message"),
+    ],
+    ids=["a file's", "a mapping's", "a bug's", "our own"],
+)
+def test_whatever_fails_while_rows_are_read_names_them(error, raised, said, population):
+    """A bug in the code that makes the rows stays the error that it is, with a note."""
+
+    class Failing(Noting):
+        def rows(self, first, last):
+            raise error
+
+    dataset = stored(population, lambda name, field, array: Failing(array))
+    feed = Feed(dataset, make_mesh(jax.devices()[:1]))
+    with pytest.raises(raised, match=said) as caught:
+        feed("train", np.array([3]))
+    told = [str(caught.value), *getattr(caught.value, "__notes__", [])]
+    assert any(line.startswith("client 3, split 'train': 'x'") for line in told)
+    assert error in (caught.value, caught.value.__cause__)
+
+
 def test_rows_of_another_number_are_named(population):
     class Short(Noting):
         def rows(self, first, last):
