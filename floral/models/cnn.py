@@ -1,5 +1,6 @@
 """The small convolutional networks of the federated papers."""
 
+import math
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 from floral import check
 from floral.errors import SpecError
 from floral.models.base import Model, from_linen
+from floral.models.images import as_images
 
 __all__ = ["cnn"]
 
@@ -24,10 +26,12 @@ class CNN(nn.Module):
 
     @nn.compact
     def __call__(self, x):
+        x = as_images(x, "cnn")
+        _check_sides(x.shape[1], x.shape[2], self.kernels, self.pools, self.padding)
         for channels, kernel, pool in zip(self.channels, self.kernels, self.pools, strict=True):
             x = nn.relu(nn.Conv(channels, (kernel, kernel), padding=self.padding)(x))
             x = nn.max_pool(x, (pool, pool), strides=(pool, pool))
-        x = jnp.reshape(x, (x.shape[0], -1))
+        x = jnp.reshape(x, (x.shape[0], math.prod(x.shape[1:])))  # a batch may be empty
         for width in self.hidden:
             x = nn.relu(nn.Dense(width)(x))
         return nn.Dense(self.outputs)(x)
@@ -44,7 +48,10 @@ def cnn(
 ) -> Model:
     """Convolutions, each with ReLU and max-pooling, then dense layers.
 
-    The defaults are FLoRAL's network for CIFAR-10 (87,178 parameters on 32x32x3 inputs).
+    Inputs are images ``[B, H, W, channels]`` or ``[B, H, W]``, with any number of channels; outputs
+    are ``[B, outputs]``. Images must be large enough to leave a pixel after the last pooling, with
+    the defaults 14x14 pixels. The defaults are FLoRAL's network for CIFAR-10 (87,178 parameters on
+    32x32x3 inputs).
 
     Args:
       outputs: the width of the last layer; a config takes it from the data.
@@ -55,7 +62,8 @@ def cnn(
       hidden: widths of the hidden dense layers.
 
     Raises:
-      SpecError: if channels, kernels and pools differ in length.
+      SpecError: if channels, kernels and pools differ in length; when initialised, if the inputs
+        are no images or too small.
     """
     check.positive_int(outputs=outputs)
     check.one_of(("VALID", "SAME"), padding=padding)
@@ -64,9 +72,25 @@ def cnn(
             f"cnn: channels, kernels and pools must be as many; got {len(channels)}, "
             f"{len(kernels)} and {len(pools)}"
         )
-    for name, values in {"channels": channels, "kernels": kernels, "pools": pools}.items():
+    settings = {"channels": channels, "kernels": kernels, "pools": pools, "hidden": hidden}
+    for name, values in settings.items():
         for index, value in enumerate(values):
             check.positive_int(**{f"{name}.{index}": value})
     return from_linen(
         CNN(tuple(channels), tuple(kernels), tuple(pools), padding, tuple(hidden), outputs)
     )
+
+
+def _check_sides(
+    height: int, width: int, kernels: Sequence[int], pools: Sequence[int], padding: str
+) -> None:
+    """Raises SpecError unless a pixel is left after the last pooling."""
+    least = 1
+    for kernel, pool in zip(reversed(kernels), reversed(pools), strict=True):
+        least = least * pool + (kernel - 1 if padding == "VALID" else 0)
+    if min(height, width) < least:
+        raise SpecError(
+            f"cnn: images of {height}×{width} pixels leave nothing after kernels of "
+            f"{list(kernels)} with padding {padding!r} and pools of {list(pools)}; they must be "
+            f"{least}×{least} at least, or kernels and pools smaller"
+        )

@@ -1,11 +1,13 @@
 """Multi-layer perceptrons and linear models."""
 
+import math
 from collections.abc import Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from floral import check
+from floral.errors import SpecError
 from floral.models.base import Model, from_linen
 
 __all__ = ["linear", "mlp"]
@@ -18,7 +20,13 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        x = jnp.reshape(x, (x.shape[0], -1))
+        if x.ndim == 0 or 0 in x.shape[1:]:
+            model = "mlp" if len(self.widths) > 1 else "linear"
+            raise SpecError(
+                f"{model}: expected inputs [B, ...] of at least one number an example, got inputs "
+                f"of shape {tuple(x.shape)}"
+            )
+        x = jnp.reshape(x, (x.shape[0], math.prod(x.shape[1:])))  # a batch may be empty
         for width in self.widths[:-1]:
             x = nn.relu(nn.Dense(width)(x))
         return nn.Dense(self.widths[-1])(x)
@@ -30,6 +38,9 @@ def mlp(outputs: int, *, hidden: Sequence[int] = (200,)) -> Model:
     Args:
       outputs: the width of the last layer; a config takes it from the data.
       hidden: the widths of the hidden layers.
+
+    Raises:
+      SpecError: when initialised, if the inputs hold no numbers.
     """
     check.positive_int(outputs=outputs)
     for index, width in enumerate(hidden):
@@ -42,6 +53,9 @@ def linear(outputs: int) -> Model:
 
     Args:
       outputs: its width; a config takes it from the data.
+
+    Raises:
+      SpecError: when initialised, if the inputs hold no numbers.
     """
     check.positive_int(outputs=outputs)
     return from_linen(MLP((outputs,)))

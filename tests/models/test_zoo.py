@@ -5,6 +5,7 @@ alike.
 """
 
 import inspect
+import re
 import typing
 
 import jax
@@ -15,6 +16,7 @@ import pytest
 
 from floral import adaptors, losses, models
 from floral.adaptors import Rule, additive, conv, low_rank
+from floral.errors import SpecError
 
 KEY = jax.random.key(0)
 WEIGHTS = np.array([[0.5, 0.2, 0.3], [0.0, 1.0, 0.0]], np.float32)
@@ -78,6 +80,23 @@ def test_an_example_has_one_output_whatever_the_others_of_its_batch_are(case, ba
     np.testing.assert_array_equal(outputs[0], apply(others)[0])
 
 
+def test_an_empty_batch_has_no_outputs(case, batch, jit):
+    nobody = {"x": batch["x"][:0]}
+    outputs = jit(lambda x: case.model.apply(case.params, case.stats, {"x": x})[0])(nobody["x"])
+    assert outputs.shape == (0, 3)
+    structs = jax.eval_shape(case.model.init, KEY, nobody)
+    assert structs == jax.eval_shape(lambda: (case.params, case.stats))
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("shape", [(2, 0), (2, 8, 0, 3), ()])
+def test_inputs_without_numbers_are_refused(name, shape):
+    batch = {"x": jax.ShapeDtypeStruct(shape, jnp.float32)}
+    said = rf"^{name}: expected .*, got inputs of shape {re.escape(str(shape))}"
+    with pytest.raises(SpecError, match=said):
+        jax.eval_shape(CASES[name][0].init, KEY, batch)
+
+
 @pytest.mark.parametrize("shape", [(2, 8, 12, 1), (1, 16, 8, 2)])
 def test_images_may_be_of_any_channels_and_sides(case, shape):
     batch = {"x": jax.ShapeDtypeStruct(shape, jnp.float32)}
@@ -85,7 +104,7 @@ def test_images_may_be_of_any_channels_and_sides(case, shape):
     assert jax.eval_shape(case.model.apply, params, stats, batch)[0].shape == (shape[0], 3)
 
 
-@pytest.mark.parametrize("name", ["resnet", "vit"])
+@pytest.mark.parametrize("name", ["cnn", "resnet", "vit"])
 def test_images_without_a_channel_axis_have_one_channel(name):
     model, _ = CASES[name]
     with_axis, without = (
