@@ -1,7 +1,7 @@
 """Every client's own model on its own data.
 
 A client that kept nothing, or was never seen in training, personalizes first, on its training
-examples alone.
+examples alone; where there is nothing to find, as in FedAvg, they are not even read.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from floral.algorithms.base import FederatedAlgorithm
 from floral.data import Batching
+from floral.messages import Context
 from floral.metrics.base import Metric
 from floral.random import stream
 from floral.simulate.clients import (
@@ -24,9 +26,17 @@ from floral.simulate.clients import (
 )
 from floral.simulate.shard import on_each_device
 from floral.simulate.state import SimulationState, gather_rows, parts_of_state
-from floral.typing import Array, PyTree
+from floral.typing import Array, Batch, PyTree
 
-__all__ = ["Personalization", "RowOf", "given_row", "kept_row", "make_evaluate", "new_row"]
+__all__ = [
+    "Personalization",
+    "RowOf",
+    "given_row",
+    "kept_row",
+    "make_evaluate",
+    "new_row",
+    "who_personalizes",
+]
 
 RowOf = Callable[[SimulationState, DeviceData, "Holdings | None", Array, Array], PyTree]
 """``(state, data, training examples, place, client id) -> row``, the client state that a client
@@ -45,10 +55,39 @@ class Personalization(NamedTuple):
     limit: int | None = None
 
 
+def who_personalizes(
+    algorithm: FederatedAlgorithm,
+    unseen: np.ndarray,
+    state: SimulationState,
+    context: Context,
+    batch: Batch,
+) -> np.ndarray:
+    """Who personalizes before it predicts, [N] bool; the others predict with the row they keep.
+
+    Args:
+      algorithm: whose rows are traced; nothing is computed.
+      unseen: [N] bool, who keeps a row that no training has touched.
+      state: structs of a state.
+      context: structs of one client's context.
+      batch: one batch, of any number of examples.
+    """
+    kept = state.table["client"]
+    if jax.tree.leaves(kept):
+        return unseen
+
+    def found(key, server, context):
+        row = algorithm.client_init(key, server, context.traits)
+        batches = jax.tree.map(lambda leaf: leaf[None], batch)
+        return algorithm.personalize(key, server, row, batches, context)
+
+    row = jax.eval_shape(found, jax.random.key(0), state.server, context)
+    return np.full_like(unseen, jax.tree.structure(row) != jax.tree.structure(kept))
+
+
 def kept_row(
     state: SimulationState, data: DeviceData, held: Holdings | None, place: Array, client: Array
 ) -> PyTree:
-    """The row that a client of the training population keeps; its examples are not needed."""
+    """The row that a client keeps; its examples are not needed."""
     return gather_rows(state.table, client)["client"]
 
 
@@ -62,7 +101,7 @@ def given_row(
 def new_row(
     algorithm: FederatedAlgorithm, personalization: Personalization, *, max_size: int
 ) -> RowOf:
-    """The row that a stateless or unseen client finds: a new one, personalized.
+    """The row that a client finds anew: a first one, personalized.
 
     Args:
       algorithm: gives the start and the personalization.

@@ -42,7 +42,7 @@ class Evaluator:
         feed: Feed | None,
         *,
         batch_size: int,
-        stateless: bool,
+        anew: np.ndarray,
         row_bytes: int | None,
         prepare: Callable[[Callable[..., Any]], Callable[..., Any]],
     ):
@@ -54,7 +54,7 @@ class Evaluator:
         self._feed = feed
         self._batch_size = batch_size
         self._prepare = prepare
-        self._anew = dataset.unseen | stateless
+        self._anew = anew
         max_size = dataset.splits["train"].max_size
         # Bytes of a client's row where rows live on the host; None where they do not.
         self._row_bytes = row_bytes

@@ -23,7 +23,7 @@ from floral.models import Model
 from floral.simulate.clients import DeviceData, client_context, on_devices
 from floral.simulate.costs import Costs, costs_of, trace_turn
 from floral.simulate.cpu_kernels import with_fast_kernels
-from floral.simulate.evaluate import Personalization
+from floral.simulate.evaluate import Personalization, who_personalizes
 from floral.simulate.evaluator import Evaluator
 from floral.simulate.execution import Execution, chosen_devices, chunk_size, stays_on_host
 from floral.simulate.feed import Feed
@@ -52,7 +52,7 @@ class Simulator(NamedTuple):
         one by one where data or rows live on the host.
       evaluate: ``(state, split="test", clients=None) -> {"client": [n], metric: [n], ...}``, each
         client's own model on its own data; clients that keep nothing, and unseen ones,
-        personalize first.
+        personalize first, where there is anything to find.
       client: ``(state, client id) -> client state``, personalized where need be.
       predict: ``(state, client id, x [B, ...]) -> outputs`` of that client's own model.
       export: ``(state, client id) -> params`` of that model as one plain params tree.
@@ -220,7 +220,7 @@ def make_simulator(
         data,
         feed,
         batch_size=evaluation_batch,
-        stateless=not jax.tree.leaves(start.struct.table["client"]),
+        anew=who_personalizes(algorithm, dataset.unseen, start.struct, context, batch),
         row_bytes=costs.client_state_bytes if keeps_rows else None,
         prepare=prepare,
     )

@@ -147,17 +147,31 @@ def test_one_client_is_personalized_from_the_host(some_unseen, build, simulator,
     same(*(sim.export(state, 4) for sim in sims))
 
 
-def test_an_evaluation_reads_the_clients_it_is_asked_for_alone(population, build, simulator):
-    dataset = noting(population)
-    sim = simulator(build("fedavg"), dataset)
-    report = sim.evaluate(sim.init(jax.random.key(0)), "test", [4, 2])
+def rows_of(dataset, split, clients):
+    """The first row, and the one after the last, of each client."""
+    offsets = dataset.splits[split].offsets
+    return {(int(offsets[k]), int(offsets[k + 1])) for k in clients}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "personalize"),
+    [("fedavg", {}, []), ("floral", {}, [4]), ("floral", {"stateful": False}, [2, 4])],
+    ids=["that keep and find nothing", "that keep a row", "that find one"],
+)
+def test_an_evaluation_reads_what_its_clients_need_alone(
+    name, options, personalize, some_unseen, build, simulator
+):
+    dataset = noting(some_unseen)
+    test, train = (dataset.splits[split].examples["x"] for split in ("test", "train"))
+    sim = simulator(build(name, **options), dataset)
+    state = sim.init(jax.random.key(0))
+    report = sim.evaluate(state, "test", [4, 2])
     assert report["client"].tolist() == [2, 4]
-    offsets = population.splits["test"].offsets
-    wanted = {(int(offsets[k]), int(offsets[k + 1])) for k in (2, 4)}
-    assert set(dataset.splits["test"].examples["x"].read) == wanted
-    offsets = population.splits["train"].offsets
-    wanted = {(int(offsets[k]), int(offsets[k + 1])) for k in (2, 4)}
-    assert set(dataset.splits["train"].examples["x"].read) <= wanted  # to personalize
+    assert set(test.read) == rows_of(some_unseen, "test", [2, 4])
+    assert set(train.read) == rows_of(some_unseen, "train", personalize)
+    train.read.clear()
+    sim.client(state, 4)
+    assert set(train.read) == rows_of(some_unseen, "train", {4} & {*personalize})
 
 
 def test_the_next_cohort_is_read_while_a_round_trains_and_none_twice(population, build, simulator):

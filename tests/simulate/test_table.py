@@ -43,7 +43,7 @@ def both(simulator):
 
 @pytest.mark.parametrize("home", ["device", "host"])
 @pytest.mark.parametrize("devices", [1, 2])
-@pytest.mark.parametrize("name", ["floral", "local_adaptor"])
+@pytest.mark.parametrize("name", ["fedavg", "floral", "local_adaptor"])
 def test_where_rows_live_changes_no_bit(name, devices, home, build, both, same):
     """Three of five take part, on two devices with an empty place."""
     options = {"devices": devices, "population": home, "uplink": MOMENTUM}
