@@ -16,7 +16,7 @@ from floral.metrics.base import Metric
 from floral.simulate.clients import DeviceData, holdings
 from floral.simulate.evaluate import Personalization, given_row, kept_row, make_evaluate, new_row
 from floral.simulate.feed import Feed
-from floral.simulate.shard import replicate, replicated, sharded
+from floral.simulate.shard import deal, replicate, replicated, sharded
 from floral.simulate.state import SimulationState
 from floral.simulate.table import check_current, read_rows
 from floral.typing import Params, PyTree
@@ -156,14 +156,15 @@ class Evaluator:
             largest = min(largest, 1 << max(0, (_MOST_ROWS // self._row_bytes).bit_length() - 1))
         share = min(largest, 1 << (each - 1).bit_length())
         block = share * devices
-        sizes = self._dataset.splits[split].sizes
+        together = min(_SIDE_BY_SIDE, share)
+        sizes = np.append(self._dataset.splits[split].sizes, 0)  # nobody has none
         ids = ids[np.argsort(-sizes[ids], kind="stable")]
         ahead = None  # no more than two blocks are on the devices
         for first in range(0, len(ids), block):
             some = ids[first : first + block]
             filled = np.full(block, self._dataset.num_clients, np.int32)
             filled[: len(some)] = some
-            filled = filled.reshape(share, devices).T.reshape(-1)
+            filled = filled[deal(sizes[filled], devices, share, together)]
             following = filled, self._block(state, split, anew, filled)
             if ahead is not None:
                 yield self._of_clients(*ahead)

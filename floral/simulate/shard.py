@@ -86,28 +86,31 @@ def share_of(cohort: int, devices: int, chunk: int = 1) -> int:
     return -(-cohort // (devices * chunk)) * chunk
 
 
-def deal(sizes: Array, devices: int, share: int, chunk: int = 1) -> Array:
+def deal(sizes: Array | np.ndarray, devices: int, share: int, chunk: int = 1) -> Any:
     """An order of the places of a cohort, device after device, that shares out the work.
 
     Chunks of clients of about one size, the largest first, are dealt back and forth: a chunk waits
     little for its longest client, and the devices for the slowest of them.
 
     Args:
-      sizes: [devices * share], examples of each place, 0 for an empty one.
+      sizes: [devices * share], examples of each place, 0 for an empty one; an array of NumPy's is
+        dealt on the host, one of JAX's on its device.
       devices: how many.
       share: places on each, a multiple of the chunk.
       chunk: clients side by side.
 
     Returns:
-      [devices * share] int32, a permutation.
+      [devices * share] integers, a permutation, as an array of the same kind.
 
     Example:
       >>> deal(jnp.array([5, 9, 0, 7]), 2, 2).tolist()
       [1, 2, 3, 0]
     """
-    largest_first = jnp.argsort(-sizes, stable=True)
+    xp = sizes.__array_namespace__()
+    largest_first = xp.argsort(-sizes, stable=True)
     turns = largest_first.reshape(share // chunk, devices, chunk)
-    back_and_forth = turns.at[1::2].set(turns[1::2, ::-1])
+    backwards = xp.arange(share // chunk)[:, None, None] % 2 == 1
+    back_and_forth = xp.where(backwards, turns[:, ::-1], turns)
     return back_and_forth.transpose(1, 0, 2).reshape(-1)
 
 

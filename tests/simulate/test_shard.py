@@ -22,6 +22,7 @@ def test_clients_are_dealt_by_size_so_that_devices_finish_together(sizes, device
     share = share_of(len(sizes), devices)
     padded = jnp.asarray([*sizes, *[0] * (share * devices - len(sizes))])
     order = np.asarray(deal(padded, devices, share))
+    np.testing.assert_array_equal(deal(np.asarray(padded), devices, share), order)
     assert sorted(order) == list(range(share * devices))
     dealt = np.asarray(padded)[order].reshape(devices, share)
     assert (np.diff(dealt, axis=1) <= 0).all()  # neighbours are alike
