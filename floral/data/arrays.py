@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from floral.data.aligned import aligned_zeros
 from floral.data.lazy import LazyArray
 from floral.errors import DataError
 
@@ -26,7 +27,11 @@ def canonical(array: Any) -> np.ndarray:
     """
     array = np.asarray(array)
     narrow = {"float64": np.float32, "int64": np.int32, "uint64": np.uint32}
-    return array.astype(narrow.get(array.dtype.name, array.dtype), copy=False)
+    if array.dtype.name not in narrow:
+        return array
+    narrowed = aligned_zeros(array.shape, narrow[array.dtype.name])
+    narrowed[...] = array
+    return narrowed
 
 
 def check_examples(

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from floral import check
+from floral.data.aligned import joined, taken
 from floral.data.arrays import canonical, check_examples, fingerprint
 from floral.errors import DataError
 
@@ -143,7 +144,7 @@ def federated(
     for name, rows_by_client in assignment.items():
         rows = [np.asarray(rows, dtype=np.int64) for rows in rows_by_client]
         flat = np.concatenate(rows) if rows else np.zeros(0, np.int64)
-        splits[name] = Split({key: a[flat] for key, a in examples.items()}, _offsets(rows))
+        splits[name] = Split({key: taken(a, flat) for key, a in examples.items()}, _offsets(rows))
     return assembled(splits, traits, unseen, num_classes)
 
 
@@ -185,7 +186,7 @@ def from_clients(
             _check_alike(name, first_id, first, k, arrays)
         empty = {key: array[:0] for key, array in first.items()}
         rows = [by_client.get(k, empty) for k in range(len(clients))]
-        flat = {key: np.concatenate([client[key] for client in rows]) for key in first}
+        flat = {key: joined([client[key] for client in rows]) for key in first}
         splits[name] = Split(flat, _offsets([client["x"] for client in rows]))
     return assembled(splits, traits, unseen, num_classes)
 

@@ -25,7 +25,8 @@ def from_flat(
 
     Nothing is looped over clients, and what is not a plain array in memory is not read: of an
     ``np.memmap``, a ``LazyArray`` or whatever else has ``shape``, ``dtype``, a length and slices,
-    only shapes and types are checked.
+    only shapes and types are checked. Plain arrays of JAX's types are kept as they are; where their
+    address is no multiple of 64, putting them on a CPU's devices makes one copy.
 
     Args:
       examples: ``{split: {"x": [M, ...], "y": [M, ...]}}``; ``"train"`` is needed.

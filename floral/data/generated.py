@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from floral import check
+from floral.data.aligned import joined
 from floral.data.arrays import canonical, check_examples, fingerprint, generator
 from floral.data.clients import FederatedDataset
 from floral.data.flat import from_flat
@@ -164,7 +165,7 @@ class _Field(LazyArray):
                 own = self._made.client(k)[self._field]
                 parts.append(own[first - int(offsets[k]) : stop - int(offsets[k])])
             first, k = stop, k + 1
-        return parts[1] if len(parts) == 2 else np.concatenate(parts)
+        return parts[1] if len(parts) == 2 else joined(parts)
 
     @property
     def digest(self) -> str:

@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from floral import check
+from floral.data.aligned import aligned_zeros
 from floral.data.clients import FederatedDataset, Split
 from floral.data.lazy import is_plain
 from floral.errors import DataError
@@ -139,7 +140,8 @@ def noise(*, std: float = 0.1, clusters: int | None = None) -> Shift:
             if x.dtype.kind != "f":
                 raise DataError(f"noise needs features that are floats, got {x.dtype}")
             each = level[split.owners].reshape(-1, *[1] * (x.ndim - 1))
-            noisy = x + (each * rng.standard_normal(x.shape)).astype(x.dtype)
+            drawn = (each * rng.standard_normal(x.shape)).astype(x.dtype)
+            noisy = np.add(x, drawn, out=aligned_zeros(x.shape, x.dtype))
             splits[name] = Split({**split.examples, "x": noisy}, split.offsets)
         traits = {**dataset.traits, "noise_std": level.astype(np.float32)}
         shifted = dataset._replace(splits=splits, traits=traits)
@@ -166,7 +168,9 @@ def _by_cluster(
 ) -> FederatedDataset:
     splits = {}
     for name, split in dataset.splits.items():
-        values = _in_memory(split, field).copy()
+        before = _in_memory(split, field)
+        values = aligned_zeros(before.shape, before.dtype)
+        values[...] = before
         cluster = split.owners % clusters
         for c in range(1, clusters):
             members = cluster == c

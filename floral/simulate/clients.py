@@ -8,12 +8,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from floral.data import Batches, Batching, FederatedDataset, locate, schedule
+from floral.data.aligned import aligned
 from floral.errors import SpecError
 from floral.messages import Context
 from floral.random import stream
 from floral.simulate.shard import replicate
 from floral.simulate.state import gather_rows
-from floral.simulate.table import ALIGNMENT, empty_aligned
 from floral.typing import Array, Key
 
 __all__ = [
@@ -68,8 +68,9 @@ def splits_of_holdings(fed: bool) -> Any:
 def on_devices(dataset: FederatedDataset, mesh: Mesh, *, examples: bool = True) -> DeviceData:
     """A dataset as arrays on every device.
 
-    On a CPU the devices share one copy of the host's memory: arrays are made ready for that once,
-    here, and a file that is mapped into memory is never copied at all.
+    On a CPU the devices share the host's memory with the dataset: arrays that the library made and
+    files that are mapped into memory are not copied at all, others once, here, unless they are
+    aligned (``floral.data.aligned``).
 
     Args:
       dataset: the population.
@@ -81,7 +82,7 @@ def on_devices(dataset: FederatedDataset, mesh: Mesh, *, examples: bool = True) 
     """
 
     def put(array: Any) -> Array:
-        return replicate(_aligned(np.asarray(array[:])), mesh)
+        return replicate(aligned(np.asarray(array[:])), mesh)
 
     kept = dataset.splits if examples else {}
     for name, split in kept.items():
@@ -101,15 +102,6 @@ def on_devices(dataset: FederatedDataset, mesh: Mesh, *, examples: bool = True) 
         traits={name: put(values) for name, values in dataset.traits.items()},
         training=put(dataset.seen.astype(np.int32)),
     )
-
-
-def _aligned(array: np.ndarray) -> np.ndarray:
-    """The array at an address that devices of a CPU can use without a copy of their own."""
-    if array.ctypes.data % ALIGNMENT == 0 and array.flags.c_contiguous:
-        return array
-    copy = empty_aligned(array.shape, array.dtype)
-    copy[...] = array
-    return copy
 
 
 def holdings(data: DeviceData, split: str, ids: Array) -> Holdings:

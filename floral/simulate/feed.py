@@ -18,6 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from floral.data import FederatedDataset
+from floral.data.aligned import aligned_zeros
 from floral.errors import DataError
 from floral.simulate.clients import Holdings
 from floral.simulate.shard import sharded
@@ -57,7 +58,7 @@ class Feed:
         for place, device in enumerate(self._mesh.devices.flat):
             if device.process_index != here:
                 continue
-            rows = {f: np.zeros((room, *a.shape[1:]), a.dtype) for f, a in fields.items()}
+            rows = {f: aligned_zeros((room, *a.shape[1:]), a.dtype) for f, a in fields.items()}
             for client, start, size in zip(
                 by_device[place], starts[place], sizes[place], strict=True
             ):

@@ -15,15 +15,14 @@ import jax
 import numpy as np
 
 from floral import tree
+from floral.data.aligned import aligned_zeros
 from floral.errors import SpecError
 from floral.simulate.state import SimulationState
 from floral.typing import PyTree
 
 __all__ = [
-    "ALIGNMENT",
     "check_current",
     "copy_table",
-    "empty_aligned",
     "is_current",
     "new_table",
     "on_host",
@@ -32,9 +31,6 @@ __all__ = [
     "without_round",
     "write_rows",
 ]
-
-ALIGNMENT = 64
-"""Bytes; the devices of a CPU use arrays at multiples of it without a copy of their own."""
 
 _AT_ONCE = 2**20  # bytes copied at once where they are collected on the way
 _PIECE = 2**26  # bytes of one piece of a whole column
@@ -82,7 +78,7 @@ def read_rows(table: PyTree, ids: np.ndarray) -> PyTree:
     """The rows of clients [n], copied; an id of N (padding) reads the last row."""
 
     def taken(column: np.ndarray) -> np.ndarray:
-        rows = empty_aligned((len(ids), *column.shape[1:]), column.dtype)
+        rows = aligned_zeros((len(ids), *column.shape[1:]), column.dtype)
         known = np.minimum(ids, len(column) - 1)
         for places in _in_order_of_ids(known, column):
             rows[places] = column[known[places]]
@@ -157,15 +153,6 @@ def check_current(state: SimulationState, *, host: bool) -> None:
             "writes them in place, so go on from the state that it returned (or set "
             "execution.rows to device, where every state keeps its own)"
         )
-
-
-def empty_aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """An array to be filled, at an aligned address."""
-    dtype = np.dtype(dtype)
-    size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-    room = np.empty(size + ALIGNMENT, np.uint8)
-    shift = -room.ctypes.data % ALIGNMENT
-    return room[shift : shift + size].view(dtype).reshape(shape)
 
 
 def _in_order_of_ids(ids: np.ndarray, column: np.ndarray) -> Iterator[np.ndarray]:
