@@ -1,4 +1,9 @@
-"""What a round needs of memory, as the compiler counts it, and the chunk that fits a limit."""
+"""What a round needs of memory, as the compiler counts it, and the chunk that fits a limit.
+
+Not counted is what kernels allocate for themselves while they run. On a CPU that is little but for
+two kinds: products that XLA hands to YNNPACK, as it does by default, and convolutions of many
+clients side by side, each with kernels of its own. ``experiments/bench/memory.py`` measures both.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,6 +13,7 @@ import jax
 from floral import tree
 from floral.errors import SpecError
 from floral.simulate.clients import DeviceData
+from floral.typing import PyTree
 
 __all__ = ["Memory", "largest_chunk", "predicted"]
 
@@ -20,8 +26,10 @@ class Memory(NamedTuple):
       state: the state that a round is given.
       outputs: the state and metrics that it returns, where they take no memory of the state's.
       temporaries: all it needs besides.
-      host: what one cohort takes on the host, where the population stays there, and the table of
-        clients' rows, where that lies in the host's memory.
+      cohorts: where the population stays on the host, the examples of two cohorts: of the one that
+        trains, and of the next, which is fetched meanwhile. While it is fetched, an accelerator's
+        host holds them as well.
+      host: the table of clients' rows, where that lies in the host's memory.
       device: the whole of one device, which must fit into it.
     """
 
@@ -29,26 +37,37 @@ class Memory(NamedTuple):
     state: int
     outputs: int
     temporaries: int
+    cohorts: int
     host: int
     device: int
 
     @property
     def peak(self) -> int:
         """The most that is held at one time."""
-        return self.population + self.state + self.outputs + self.temporaries + self.host
+        on_devices = self.population + self.state + self.outputs + self.temporaries
+        return on_devices + self.cohorts + self.host
 
 
 def predicted(
-    compiled: jax.stages.Compiled, data: DeviceData, *, devices: int, shared: bool, host: int = 0
+    compiled: jax.stages.Compiled,
+    data: DeviceData,
+    state: PyTree,
+    *,
+    devices: int,
+    shared: bool,
+    cohort: PyTree = None,
+    host: int = 0,
 ) -> Memory:
     """The memory of a compiled round.
 
     Args:
       compiled: the round.
       data: the population on the devices.
+      state: what the round is given, arrays or structs on their devices.
       devices: how many of them are this process's.
       shared: whether they share the population's memory, as those of a CPU do.
-      host: bytes on the host.
+      cohort: a round's cohort, where it is an argument of the round.
+      host: bytes on the host besides.
 
     Raises:
       SpecError: on a backend that counts no memory.
@@ -57,15 +76,18 @@ def predicted(
     if counted is None:
         raise SpecError("this backend does not tell how much memory a compiled round needs")
     population = tree.num_bytes(data)
-    given = counted.argument_size_in_bytes
+    fetched = _bytes_of_a_device(cohort)
+    # Not the compiler's count of arguments: it leaves out those that the round does not read.
+    held = _bytes_of_a_device(state)
     new = counted.output_size_in_bytes - counted.alias_size_in_bytes
     return Memory(
         population=population * (1 if shared else devices),
-        state=max(0, given - population) * devices,
+        state=held * devices,
         outputs=new * devices,
         temporaries=counted.temp_size_in_bytes * devices,
+        cohorts=2 * fetched * devices,
         host=host,
-        device=given + new + counted.temp_size_in_bytes,
+        device=population + held + new + counted.temp_size_in_bytes + 2 * fetched,
     )
 
 
@@ -99,6 +121,16 @@ def largest_chunk(needed: Callable[[int], int], *, share: int, limit: int) -> in
     while chunk > 1 and needed(chunk) > limit:
         chunk //= 2
     return chunk
+
+
+def _bytes_of_a_device(arrays: PyTree) -> int:
+    """What one device holds of arrays, or structs, that are spread over several."""
+    return tree.num_bytes(
+        jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.sharding.shard_shape(leaf.shape), leaf.dtype),
+            arrays,
+        )
+    )
 
 
 def _mebibytes(count: int) -> str:

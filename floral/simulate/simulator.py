@@ -186,17 +186,18 @@ def make_simulator(
         )
 
     def memory_of(trainer: Trainer) -> Memory:
-        fed = 0 if feed is None else 2 * tree.num_bytes(feed("train", nobody))
+        state, _, fetched = trainer.arguments(placed)
         return predicted(
             trainer.lower(placed).compile(),
             data,
+            state,
             devices=len(mesh.local_devices),
             shared=on_cpu,
-            host=start.in_memory + fed,
+            cohort=fetched,
+            host=start.in_memory,
         )
 
     share = share_of(cohort.capacity(len(dataset.seen)), mesh.size)
-    nobody = np.full(share * mesh.size, dataset.num_clients, np.int32)
     if execution.memory is None:
         chunk = chunk_size(
             execution,

@@ -140,6 +140,12 @@ class Trainer:
 
     def lower(self, state: SimulationState) -> jax.stages.Lowered:
         """A round of this state, or of its structs, not yet compiled."""
+        return self._one.lower(*self.arguments(state))
+
+    def arguments(
+        self, state: SimulationState
+    ) -> tuple[SimulationState, DeviceData, Cohort | None]:
+        """What a round of this state, or of its structs, is called with, its cohort of nobody."""
         cohort = None
         if self._prefetch is not None:
             nobody = self._data.offsets["train"].shape[0] - 1
@@ -147,7 +153,7 @@ class Trainer:
             cohort = self._fetch(ids)
             if self._rows_on_host:
                 state = state._replace(table=self._rows_struct(state.table, len(ids)))
-        return self._one.lower(state._replace(best=()), self._data, cohort)
+        return state._replace(best=()), self._data, cohort
 
     def _rows_struct(self, table: PyTree, count: int) -> PyTree:
         return jax.tree.map(

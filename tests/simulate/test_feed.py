@@ -342,4 +342,4 @@ def test_a_round_from_the_host_can_be_lowered_whoever_is_largest(build, simulato
     execution = simulate.execution(population="host")
     sim = simulator(build("fedavg"), population, cohort=simulate.fixed(size=2), execution=execution)
     assert sim.lower(sim.init(jax.random.key(0))).compile().memory_analysis() is not None
-    assert sim.memory().host > 0
+    assert sim.memory().cohorts > 0

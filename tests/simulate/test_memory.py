@@ -48,13 +48,25 @@ def test_the_parts_of_memory_are_what_they_are_named_for(build, simulator):
     state = sim.init(jax.random.key(0))
     memory = sim.memory()
     assert memory.population == tree.num_bytes(sim.data)
-    # Compilers drop arguments that nothing reads, and count a key as its words.
-    assert memory.state <= tree.num_bytes(state) + 16
+    assert memory.state == sim.devices * tree.num_bytes(state)
     assert memory.outputs >= tree.num_bytes(state.server)
     parts = (memory.population, memory.state, memory.outputs, memory.temporaries)
     assert memory.peak == sum(parts)
     donating = simulator(build("floral"), donate=True).memory()
     assert donating.outputs < memory.outputs
+
+
+def test_a_population_on_the_host_counts_two_cohorts_and_the_same_state(build, simulator):
+    on_device = simulator(build("floral")).memory()
+    sim = simulator(build("floral"), execution=simulate.execution(population="host"))
+    memory = sim.memory()
+    share = -(-5 // sim.devices)
+    # On each device room for the largest clients (7, 7, 4 of 5) with 3 + 2 floats; besides, for
+    # each place a start, a size, and everywhere all ids.
+    room = sum((7, 7, 4, 4, 1)[:share])
+    cohort = sim.devices * 4 * (room * (3 + 2) + 2 * share + sim.devices * share)
+    assert memory.cohorts == 2 * cohort
+    assert memory.state == on_device.state
 
 
 def convolve(x, w, groups=1):
