@@ -44,13 +44,12 @@ import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import algorithms
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 import floral as fl
-from floral import adaptors
 from floral.simulate.clients import client_context
 from floral.simulate.operations import work_of
 
@@ -139,17 +138,10 @@ def workloads(model_name: str) -> Iterator[Workload]:
     model, shape, _ = MODELS[model_name]
     client = {"x": np.zeros((SAMPLES, *shape), np.float32), "y": np.zeros(SAMPLES, np.int32)}
     dataset = fl.data.from_clients([{"train": client}] * 2, num_classes=10)
-    loss, local = fl.losses.cross_entropy, fl.algorithms.local_solver(optax.sgd, learning_rate=0.1)
-    yield _trace((model_name, "fedavg"), model, fl.algorithms.fedavg(model, loss, local), dataset)
-    rules = [adaptors.Rule(r".*/Dense_\d+/kernel", adaptors.low_rank(budget=BUDGET))]
-    rules += [adaptors.Rule(".*/(bias|scale)", adaptors.additive())]
-    if model_name != "mlp":  # a rule that matches nothing is a mistake
-        rules += [adaptors.Rule(r".*/Conv_\d+/kernel", adaptors.conv(budget=BUDGET))]
-    adapted = adaptors.adapt(model, rules, fl.simulate.sample_batch(dataset))
+    yield _trace((model_name, "fedavg"), model, algorithms.fedavg(model), dataset)
+    adapted = algorithms.adapt(model, dataset, budget=BUDGET)
     for method, train in _TRAINED.items():
-        algorithm = fl.algorithms.floral(
-            adapted, loss, local, fl.mixtures.softmax(), num_adaptors=ADAPTORS, train=train
-        )
+        algorithm = algorithms.floral(adapted, num_adaptors=ADAPTORS, train=train)
         yield _trace((model_name, method), model, algorithm, dataset)
 
 
@@ -166,7 +158,7 @@ def _trace(names: tuple[str, str], model: Any, algorithm: Any, dataset: Any) -> 
         context = client_context(simulator.data, client, zero, key, jnp.ones(()))
         row = algorithm.client_init(jax.random.fold_in(key, client), server, context.traits)
         received = algorithm.download(server, context)
-        return algorithm.client_update(key, received, row, batches, context)
+        return algorithm.client_update(key, received, row, fl.data.as_batches(batches), context)
 
     def batch(*axes: int) -> Any:
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct((*axes, *x.shape[1:]), x.dtype), sample)

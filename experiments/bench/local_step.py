@@ -17,10 +17,11 @@ and 2.73. FedAvg's round is near the floor of its products, of which a frozen ba
 import argparse
 import json
 import time
+from functools import partial
 
+import algorithms
 import jax
 import numpy as np
-import optax
 
 import floral as fl
 
@@ -35,25 +36,10 @@ def population(clients: int) -> fl.data.FederatedDataset:
 
 
 def methods(model, dataset, *, num_adaptors: int, budget: float) -> dict:
-    rules = [
-        fl.adaptors.Rule(".*/kernel", fl.adaptors.low_rank(budget=budget)),
-        fl.adaptors.Rule(".*/bias", fl.adaptors.additive()),
-    ]
-    adapted = fl.adaptors.adapt(model, rules, fl.simulate.sample_batch(dataset))
-    local = fl.algorithms.local_solver(optax.sgd, learning_rate=0.1)
-
-    def floral(**settings):
-        return fl.algorithms.floral(
-            adapted,
-            fl.losses.cross_entropy,
-            local,
-            fl.mixtures.softmax(),
-            num_adaptors=num_adaptors,
-            **settings,
-        )
-
+    adapted = algorithms.adapt(model, dataset, budget=budget)
+    floral = partial(algorithms.floral, adapted, num_adaptors=num_adaptors)
     return {
-        "fedavg": fl.algorithms.fedavg(model, fl.losses.cross_entropy, local),
+        "fedavg": algorithms.fedavg(model),
         "floral": floral(),
         "floral, preconditioned": floral(precondition_epsilon=1e-3),
         "floral, bank and mixture": floral(train=("bank", "mixture")),

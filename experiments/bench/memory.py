@@ -31,6 +31,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from process_memory import memory
+
 LEAST = 50e6
 YNN_OFF = "--xla_cpu_experimental_ynn_fusion_type="
 WAYS: dict[str, dict[str, str]] = {
@@ -130,8 +132,8 @@ def compilations() -> list[float]:
 
 def build(case: dict[str, Any]) -> Any:
     """The simulator of a case, over as many clients as take part in a round."""
+    import algorithms
     import numpy as np
-    import optax
 
     import floral as fl
 
@@ -151,24 +153,11 @@ def build(case: dict[str, Any]) -> Any:
     }
     offsets = case["samples"] * np.arange(case["cohort"] + 1)
     dataset = fl.data.from_flat({"train": examples}, {"train": offsets}, num_classes=10)
-    local = fl.algorithms.local_solver(optax.sgd, learning_rate=0.1)
     if case["method"] == "fedavg":
-        algorithm = fl.algorithms.fedavg(model, fl.losses.cross_entropy, local)
+        algorithm = algorithms.fedavg(model)
     else:
-        rules = [
-            fl.adaptors.Rule(".*/kernel", fl.adaptors.low_rank(budget=0.01)),
-            fl.adaptors.Rule(".*/(bias|scale)", fl.adaptors.additive()),
-        ]
-        if case["model"] in ("cnn", "resnet"):
-            convolutions = r".*Conv_\d+/kernel"
-            rules.insert(0, fl.adaptors.Rule(convolutions, fl.adaptors.conv(budget=0.01)))
-        algorithm = fl.algorithms.floral(
-            fl.adaptors.adapt(model, rules, fl.simulate.sample_batch(dataset)),
-            fl.losses.cross_entropy,
-            local,
-            fl.mixtures.softmax(),
-            num_adaptors=case["adaptors"],
-        )
+        adapted = algorithms.adapt(model, dataset, budget=0.01)
+        algorithm = algorithms.floral(adapted, num_adaptors=case["adaptors"])
     return fl.simulate.make_simulator(
         algorithm,
         model,
@@ -183,14 +172,6 @@ def build(case: dict[str, Any]) -> Any:
         ),
         donate=True,
     )
-
-
-def memory(name: str) -> int:
-    """Bytes of this process: ``VmRSS`` resident now, ``VmHWM`` at most since it was reset."""
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith(name):
-            return 1024 * int(line.split()[1])
-    raise RuntimeError(f"/proc/self/status has no {name}; this script needs Linux")
 
 
 def apart(case: dict[str, Any], *, rounds: int, way: str) -> dict[str, float]:

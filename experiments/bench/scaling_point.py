@@ -11,10 +11,11 @@ import os
 import statistics
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
-__all__ = ["POINT", "expected", "measure", "memory"]
+from process_memory import memory
+
+__all__ = ["POINT", "expected", "measure"]
 
 POINT = {
     "method": "floral",
@@ -71,26 +72,13 @@ def model_of(point: dict[str, Any]) -> Any:
 
 
 def algorithm_of(point: dict[str, Any], model: Any, dataset: Any) -> Any:
-    """FedAvg, or FLoRAL with adaptors of every kernel and bias."""
-    import optax
+    """FedAvg, or FLoRAL with adaptors of every kernel, bias and scale."""
+    import algorithms
 
-    import floral as fl
-
-    local = fl.algorithms.local_solver(optax.sgd, learning_rate=0.1)
     if point["method"] == "fedavg":
-        return fl.algorithms.fedavg(model, fl.losses.cross_entropy, local)
-    rules = [
-        fl.adaptors.Rule(".*Conv.*/kernel", fl.adaptors.conv(budget=point["rank"])),
-        fl.adaptors.Rule(".*/kernel", fl.adaptors.low_rank(budget=point["rank"])),
-        fl.adaptors.Rule(".*/bias", fl.adaptors.additive()),
-    ]
-    if point["model"] in ("mlp", "vit tiny"):
-        rules = rules[1:]
-    return fl.algorithms.floral(
-        fl.adaptors.adapt(model, rules, fl.simulate.sample_batch(dataset)),
-        fl.losses.cross_entropy,
-        local,
-        fl.mixtures.softmax(),
+        return algorithms.fedavg(model)
+    return algorithms.floral(
+        algorithms.adapt(model, dataset, budget=point["rank"]),
         num_adaptors=point["adaptors"],
         stateful=point["method"] == "floral",
     )
@@ -155,14 +143,6 @@ def expected(point: dict[str, Any], *, devices: int) -> int:
         of_client += 4 * point["adaptors"] * devices
     cohorts = 2 * point["cohort"] * point["samples"] * (28 * 28 + 1) * 4
     return point["clients"] * of_client + cohorts
-
-
-def memory(name: str) -> int:
-    """Bytes of this process: ``VmRSS`` resident now, ``VmHWM`` at most so far."""
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith(name):
-            return 1024 * int(line.split()[1])
-    raise RuntimeError(f"/proc/self/status has no {name}; this script needs Linux")
 
 
 if __name__ == "__main__":

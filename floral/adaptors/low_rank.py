@@ -171,6 +171,7 @@ def _matrix_pair(
 ) -> Adaptor:
     """A pair of factors; ``rank_axis`` is the first axis of a, or its last."""
     num_in = 1 if in_axes is None else len(in_axes)
+    axes = {"a": rank_axis, "b": 0}  # of the rank
 
     def split(leaf: jax.ShapeDtypeStruct) -> tuple[tuple[int, ...], tuple[int, ...]]:
         shape = tuple(leaf.shape)
@@ -195,10 +196,7 @@ def _matrix_pair(
         return draw(key, (*into, size), (size, *out), leaf.dtype), ()
 
     def truncate(trained, rank):
-        return {
-            "a": keep_first(trained["a"], rank_axis, rank),
-            "b": keep_first(trained["b"], 0, rank),
-        }
+        return {name: keep_first(trained[name], axis, rank) for name, axis in axes.items()}
 
     def delta(trained, fixed, rank=None):
         pair = trained if rank is None else truncate(trained, rank)
@@ -213,21 +211,15 @@ def _matrix_pair(
         return form(op, jnp.moveaxis(trained["a"], of_bank, to), trained["b"], alpha * weights)
 
     def precondition(gradients, trained, epsilon):
-        flat = {name: rank_first(name, factor) for name, factor in trained.items()}
+        first = {name: jnp.moveaxis(factor, axes[name], 0) for name, factor in trained.items()}
 
         def rescale(name: str, gradient: Array) -> Array:
-            other = flat["a" if name == "b" else "b"]
-            rescaled = inverse_gram(rank_first(name, gradient), other, epsilon)
-            tall = name == "a" and rank_axis == -1
-            return (rescaled.T if tall else rescaled).reshape(gradient.shape)
+            moved, other = jnp.moveaxis(gradient, axes[name], 0), first["a" if name == "b" else "b"]
+            rank = moved.shape[0]
+            rescaled = inverse_gram(moved.reshape(rank, -1), other.reshape(rank, -1), epsilon)
+            return jnp.moveaxis(rescaled.reshape(moved.shape), 0, axes[name])
 
         return {name: rescale(name, gradient) for name, gradient in gradients.items()}
-
-    def rank_first(name: str, factor: Array) -> Array:
-        """A factor as the matrix [R, n]."""
-        if name == "a" and rank_axis == -1:
-            return factor.reshape(-1, factor.shape[-1]).T
-        return factor.reshape(factor.shape[0], -1)
 
     return Adaptor(
         init=init,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["aligned", "aligned_zeros", "joined", "taken"]
+__all__ = ["aligned", "aligned_copy", "aligned_zeros", "joined", "taken"]
 
 _ALIGNMENT = 64
 _ROWS = 4096  # taken at a time: an index makes a copy, which is copied to its place
@@ -34,7 +34,12 @@ def aligned(array: np.ndarray) -> np.ndarray:
     """The array itself where it is aligned and lies in C order; a copy that is elsewhere."""
     if array.ctypes.data % _ALIGNMENT == 0 and array.flags.c_contiguous:
         return array
-    copy = aligned_zeros(array.shape, array.dtype)
+    return aligned_copy(array)
+
+
+def aligned_copy(array: np.ndarray, dtype: Any = None) -> np.ndarray:
+    """A copy at an aligned address, of the array's dtype or another."""
+    copy = aligned_zeros(array.shape, array.dtype if dtype is None else dtype)
     copy[...] = array
     return copy
 

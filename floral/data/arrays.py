@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from floral.data.aligned import aligned_zeros
+from floral.data.aligned import aligned_copy
 from floral.data.lazy import LazyArray
 from floral.errors import DataError
 
@@ -29,9 +29,7 @@ def canonical(array: Any) -> np.ndarray:
     narrow = {"float64": np.float32, "int64": np.int32, "uint64": np.uint32}
     if array.dtype.name not in narrow:
         return array
-    narrowed = aligned_zeros(array.shape, narrow[array.dtype.name])
-    narrowed[...] = array
-    return narrowed
+    return aligned_copy(array, narrow[array.dtype.name])
 
 
 def check_examples(

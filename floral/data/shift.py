@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from floral import check
-from floral.data.aligned import aligned_zeros
+from floral.data.aligned import aligned_copy, aligned_zeros
 from floral.data.clients import FederatedDataset, Split
 from floral.data.lazy import is_plain
 from floral.errors import DataError
@@ -168,9 +168,7 @@ def _by_cluster(
 ) -> FederatedDataset:
     splits = {}
     for name, split in dataset.splits.items():
-        before = _in_memory(split, field)
-        values = aligned_zeros(before.shape, before.dtype)
-        values[...] = before
+        values = aligned_copy(_in_memory(split, field))
         cluster = split.owners % clusters
         for c in range(1, clusters):
             members = cluster == c

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from floral.algorithms.base import FederatedAlgorithm
-from floral.data import Batching
+from floral.data import Batching, as_batches
 from floral.messages import Context
 from floral.metrics.base import Metric
 from floral.random import stream
@@ -77,7 +77,7 @@ def who_personalizes(
 
     def found(key, server, context):
         row = algorithm.client_init(key, server, context.traits)
-        batches = jax.tree.map(lambda leaf: leaf[None], batch)
+        batches = as_batches(jax.tree.map(lambda leaf: leaf[None], batch))
         return algorithm.personalize(key, server, row, batches, context)
 
     row = jax.eval_shape(found, jax.random.key(0), state.server, context)

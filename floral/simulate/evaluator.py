@@ -101,9 +101,9 @@ class Evaluator:
         """The outputs of a client's own model."""
         inputs = replicate(jnp.asarray(x), self._mesh)
         mask = replicate(jnp.ones((inputs.shape[0],), bool), self._mesh)
+        state = self._ready(state)
         row = self.client(state, client_id)
-        server = self._ready(state).server
-        return self._algorithm.predict(server, row, {"x": inputs, "mask": mask})
+        return self._algorithm.predict(state.server, row, {"x": inputs, "mask": mask})
 
     def export(self, state: SimulationState, client_id: int) -> Params:
         """A client's own model as one plain params tree.
@@ -116,8 +116,8 @@ class Evaluator:
                 "this algorithm mixes outputs, not parameters: there is no single model to "
                 "export; use predict"
             )
-        row = self.client(state, client_id)
-        return self._algorithm.export(self._ready(state).server, row)
+        state = self._ready(state)
+        return self._algorithm.export(state.server, self.client(state, client_id))
 
     def _ready(self, state: SimulationState) -> SimulationState:
         """The state on the devices, without the best snapshot, which nothing here reads, and with

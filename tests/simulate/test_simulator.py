@@ -355,3 +355,27 @@ def test_clients_that_keep_nothing_but_uplink_state_still_personalize_anew(build
     state, _ = sim.round(sim.init(jax.random.key(0)))
     assert sim.costs.client_state_bytes > 0
     assert np.isfinite(sim.evaluate(state)["loss"]).all()
+
+
+def test_an_algorithm_is_given_batches_to_look_up_wherever_it_is_called(build, population):
+    def look(batches):
+        return jnp.sum(batches.step(0)["x"]) * 0
+
+    plain = build("fedavg")
+
+    def client_update(key, received, client, batches, context):
+        upload, client, sums = plain.client_update(key, received, client, batches, context)
+        weights = jax.tree.map(lambda weight: weight + look(batches), upload.weight)
+        return upload._replace(weight=weights), client, sums
+
+    def personalize(key, server, client, batches, context):
+        return {"seen": look(batches)}
+
+    sim = simulate.make_simulator(
+        plain._replace(client_update=client_update, personalize=personalize),
+        models.linear(2),
+        population,
+        metrics={"loss": metrics.from_per_example(losses.squared_error)},
+    )
+    state, _ = sim.round(sim.init(jax.random.key(0)))
+    assert sim.client(state, 0) == {"seen": 0}
