@@ -130,6 +130,7 @@ def _run(arguments: argparse.Namespace) -> int:
             *arguments.overrides,
             out=arguments.out,
             name=arguments.name,
+            walks=_walks(),
             progress=Profiled(console) if arguments.profile else console,
         )
     )
@@ -141,8 +142,20 @@ def _resume(arguments: argparse.Namespace) -> int:
     from floral.launch import tell_launcher
 
     return _reported(
-        lambda: resume(arguments.folder, *arguments.overrides, progress=Console(tell_launcher))
+        lambda: resume(
+            arguments.folder,
+            *arguments.overrides,
+            progress=Console(tell_launcher),
+            walks=_walks(),
+        )
     )
+
+
+def _walks():
+    """The file that remembers what timed walks took."""
+    from floral.startup import cache_folder
+
+    return cache_folder(os.environ) / "walks.json"
 
 
 def _launch(arguments: argparse.Namespace) -> int:
@@ -198,8 +211,11 @@ def _again() -> str:
 def _built(arguments: argparse.Namespace):
     from floral.experiment.config import read
     from floral.experiment.prepare import build_all
+    from floral.experiment.walks import recalled
 
-    return build_all(read(arguments.config, arguments.overrides))
+    return build_all(
+        read(arguments.config, arguments.overrides), timings=lambda name: recalled(_walks())
+    )
 
 
 def _check(arguments: argparse.Namespace) -> int:

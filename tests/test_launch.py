@@ -308,6 +308,30 @@ def test_two_processes_train_evaluate_and_save_as_one_does(shell, pair):
 
 
 @pytest.mark.slow
+def test_two_processes_agree_on_a_timed_walk(shell):
+    """Otherwise each would wait for rounds that the other does not take."""
+    said = []
+    for name in ("timed", "recalled"):
+        arguments = ("run", "small.yaml", "--name", name, "rounds=3", "execution.walk=timed")
+        process = shell.start(
+            *("launch", "--processes", 2, *arguments),
+            devices=2,
+            XDG_CACHE_HOME=str(shell.folder / "caches"),
+        )
+        _, errors = process.communicate(timeout=SECONDS)
+        assert process.returncode == 0, errors
+        said.append(errors.count("walk: timing a few rounds"))
+    assert said == [1, 0]
+    remembered = json.loads((shell.folder / "caches" / "floral" / "walks.json").read_text())
+    (seconds,) = remembered.values()
+    assert list(seconds) == ["1", "2"]
+    for name in ("timed", "recalled"):
+        environment = json.loads((shell.folder / "runs" / name / "environment.json").read_text())
+        assert environment["chunk_seconds"] == seconds
+        assert str(environment["chunk"]) == min(seconds, key=seconds.get)
+
+
+@pytest.mark.slow
 def test_resumed_as_it_was_begun_a_run_is_the_uninterrupted_one(shell, pair, half):
     again = Path(shutil.copytree(half, half.with_name("again")))
     shell.together("resume", again, "rounds=12")

@@ -20,6 +20,7 @@ from floral.metrics import accuracy, from_per_example
 from floral.mixtures import Mixing, softmax
 from floral.models import Model
 from floral.simulate import Execution, Simulator, make_simulator, sample_batch
+from floral.simulate.probe import Timings, untimed
 from floral.typing import Loss, PyTree
 
 __all__ = ["Experiment", "build", "build_dataset"]
@@ -69,6 +70,7 @@ def build(
     like: "Experiment | None" = None,
     chunk: int | None = None,
     donate: bool = False,
+    timings: Timings = untimed,
 ) -> Experiment:
     """Every part of a method's experiment; shapes are traced, nothing is trained or compiled.
 
@@ -77,6 +79,7 @@ def build(
       like: another experiment; where its data are this one's too, they are shared.
       chunk: clients side by side, as decided when the run began; None decides now.
       donate: whether a round may take the memory of the state that it is given.
+      timings: what the rounds of a timed walk take; without them the walk is that of auto.
 
     Raises:
       FloralError: naming the part that does not fit.
@@ -112,7 +115,7 @@ def build(
         metrics["accuracy"] = accuracy()
     execution: Execution = SCHEMA.construct(places.EXECUTION, config["execution"] or {})
     if chunk is not None:
-        execution = execution._replace(walk="chunk", chunk=chunk)
+        execution = execution._replace(walk="chunk", chunk=chunk, memory=None)
     simulator = make_simulator(
         algorithm,
         model,
@@ -126,6 +129,7 @@ def build(
         evaluation_batch=evaluation.batch_size,
         data=None if shared is None else shared.simulator.data,
         donate=donate,
+        timings=timings,
     )
     return Experiment(
         config=config,

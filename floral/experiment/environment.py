@@ -30,6 +30,7 @@ def describe_environment(experiment: Experiment) -> dict[str, Any]:
         "config": _digest(experiment.config),
         "data": experiment.dataset.fingerprint,
         "chunk": experiment.simulator.chunk,
+        "chunk_seconds": dict(experiment.simulator.timings) or None,
         "device": f"{device.platform}: {device.device_kind}",
         "devices": jax.device_count(),
         "processes": jax.process_count(),

@@ -1,6 +1,6 @@
 """The methods of a config, all built before any is trained: what does not fit is said at once."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from floral.experiment.build import Experiment, build
 from floral.experiment.config import methods
 from floral.experiment.load import load_run, saved_chunk, start_folder
 from floral.experiment.state import start_state
+from floral.simulate.probe import Timings, untimed
 from floral.typing import PyTree
 
 __all__ = ["build_all", "source_of"]
@@ -24,6 +25,7 @@ def build_all(
     folder: Path | None = None,
     begun: Mapping[str, Path] | None = None,
     finished: Collection[str] = (),
+    timings: Callable[[str], Timings] = lambda name: untimed,
 ) -> dict[str, Experiment]:
     """Every method's parts; methods whose data are configured alike share them.
 
@@ -32,6 +34,7 @@ def build_all(
       folder: the run folder that is gone on with; None for a new run.
       begun: its methods' own folders.
       finished: methods to leave out.
+      timings: by the name of a method, what the rounds of a timed walk take.
 
     Raises:
       FloralError: naming the part that does not fit, and the compared method.
@@ -48,6 +51,7 @@ def build_all(
                 like=next(alike, None),
                 chunk=None if place is None else saved_chunk(place),
                 donate=True,
+                timings=timings(name),
             )
             if place is None or checkpoint.latest_round(place / "checkpoints") is None:
                 _check_start(name, experiment, experiments, folder)

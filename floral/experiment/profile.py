@@ -38,6 +38,9 @@ class Profiled:
         self._stop()
         self._told.__exit__(*error)
 
+    def note(self, line: str) -> None:
+        self._told.note(line)
+
     def begin(self, folder: Path) -> None:
         self._folder = folder
         self._told.begin(folder)

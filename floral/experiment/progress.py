@@ -1,5 +1,6 @@
 """What a person sees while runs go on: a live bar on a terminal, a line an evaluation elsewhere."""
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -14,6 +15,7 @@ class Progress(Protocol):
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *error: Any) -> None: ...
+    def note(self, line: str) -> None: ...
     def begin(self, folder: Path) -> None: ...
     def start(self, name: str, experiment: Experiment, begun: int) -> None: ...
     def tick(self, taken: int, line: Mapping[str, Any]) -> None: ...
@@ -27,6 +29,9 @@ class Silent:
         return self
 
     def __exit__(self, *error: Any) -> None:
+        return None
+
+    def note(self, line: str) -> None:
         return None
 
     def begin(self, folder: Path) -> None:
@@ -73,6 +78,9 @@ class Console:
 
     def __exit__(self, *error: Any) -> None:
         self._bars.stop()
+
+    def note(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
 
     def begin(self, folder: Path) -> None:
         self._told(folder)

@@ -5,7 +5,7 @@ each resumable by itself, and a report and a figure over all of them. Several pr
 a run together: each calls the same function, and the first writes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,9 @@ from floral.experiment.processes import is_first, told
 from floral.experiment.progress import Progress, Silent
 from floral.experiment.report import write_report
 from floral.experiment.run import Interrupted, run_method
+from floral.experiment.walks import remembered
 from floral.experiment.yaml_file import dump, write_atomically
+from floral.simulate.probe import Timings
 
 __all__ = ["Result", "load_run", "resume", "run"]
 
@@ -49,6 +51,7 @@ def run(
     out: str | PathLike[str] = "runs",
     name: str | None = None,
     progress: Progress | None = None,
+    walks: str | PathLike[str] | None = None,
 ) -> Result:
     """Trains a config's methods into a new folder.
 
@@ -58,20 +61,27 @@ def run(
       out: the parent of the new folder.
       name: the folder's name; the file's by default. A name that is taken gets a number.
       progress: is told what happens; None is silent.
+      walks: a file in which timings of walks are remembered; None remembers none.
 
     Raises:
       FloralError: before any training starts, if anything does not fit.
       Interrupted: after Ctrl-C; ``resume`` goes on.
     """
     resolved = _with_fixed_starts(read(config, overrides))
-    experiments = build_all(resolved)  # what does not fit is said before a folder exists
+    progress = _of_the_first(progress)
+    timings = _noting(walks, progress)
+    # What does not fit is said before a folder exists.
+    experiments = build_all(resolved, timings=timings)
     stem = "run" if isinstance(config, Mapping) else Path(config).stem
     folder = told(lambda: _begun(Path(out), stem if name is None else name, resolved))
     return _go_on(folder, _method_folders(folder, resolved), experiments, progress)
 
 
 def resume(
-    folder: str | PathLike[str], *overrides: str, progress: Progress | None = None
+    folder: str | PathLike[str],
+    *overrides: str,
+    progress: Progress | None = None,
+    walks: str | PathLike[str] | None = None,
 ) -> Result:
     """Goes on with a run from its last checkpoints; a finished one is only reported.
 
@@ -79,6 +89,7 @@ def resume(
       folder: a run folder, or one method's folder of a comparison.
       overrides: ``rounds=…`` alone, to train longer.
       progress: is told what happens; None is silent.
+      walks: as for ``run``; a method that has begun keeps its walk.
 
     Raises:
       FloralError: if the folder is no run, or not of this config and these data.
@@ -91,10 +102,23 @@ def resume(
             )
     resolved, finished = told(lambda: _found(folder, overrides))
     folders = _method_folders(folder, resolved)
-    experiments = build_all(resolved, folder=folder, begun=folders, finished=finished)
+    progress = _of_the_first(progress)
+    timings = _noting(walks, progress)
+    experiments = build_all(
+        resolved, folder=folder, begun=folders, finished=finished, timings=timings
+    )
     if overrides and is_first():
         write_atomically(folder / "config.yaml", dump(resolved))
     return _go_on(folder, folders, experiments, progress)
+
+
+def _of_the_first(progress: Progress | None) -> Progress:
+    return progress if progress is not None and is_first() else Silent()
+
+
+def _noting(walks: str | PathLike[str] | None, progress: Progress) -> Callable[[str], Timings]:
+    """The timings of each method, by its name."""
+    return lambda name: remembered(walks, lambda line: progress.note(f"{name}: {line}"))
 
 
 def _begun(out: Path, name: str, resolved: dict[str, Any]) -> Path:
@@ -134,10 +158,9 @@ def _go_on(
     folder: Path,
     folders: Mapping[str, Path],
     experiments: Mapping[str, Experiment],
-    progress: Progress | None,
+    progress: Progress,
 ) -> Result:
     """Runs what is not finished, in order, and reports on all methods."""
-    progress = progress if progress is not None and is_first() else Silent()
     progress.begin(folder)
     summaries: dict[str, dict[str, Any]] = {}
     try:

@@ -14,7 +14,7 @@ from floral import check, tree
 from floral.data import FederatedDataset
 from floral.data.lazy import is_plain
 from floral.errors import SpecError
-from floral.simulate.host_memory import free_memory, whole_memory
+from floral.simulate.host_memory import device_memory, free_memory
 from floral.typing import PyTree
 
 __all__ = [
@@ -32,7 +32,7 @@ _LARGEST_CHUNK_ON_CPU = 20
 _SHARE_OF_DEVICE = 1 / 4  # a round holds a table twice, and the best snapshot once more
 _SHARE_OF_HOST = 1 / 2
 
-WalkKind = Literal["auto", "vmap", "chunk", "scan"]
+WalkKind = Literal["auto", "timed", "vmap", "chunk", "scan"]
 Home = Literal["auto", "device", "host"]
 
 
@@ -62,8 +62,10 @@ def execution(
 
     Args:
       walk: on each device: vmap (its whole share of the cohort side by side), chunk (so many at a
-        time), scan (one after another), or auto, which looks at the backend and at what clients
-        train.
+        time), scan (one after another), auto, which looks at the backend and at what clients
+        train, or timed, which tries 1, 4, 16, ... and the whole share, each on a few rounds of a
+        state that is thrown away, and takes the fastest; a run of the command line remembers what
+        it found for a program, and to check, describe or plan a config nothing is timed.
       chunk: clients side by side on each device, for "chunk".
       devices: how many devices share a cohort; all by default. A CPU is one device unless JAX is
         told otherwise before it starts: ``jax.config.update("jax_num_cpu_devices", 2)``. Several
@@ -72,8 +74,9 @@ def execution(
         round's cohort is fetched while the round before it trains, by each process what its own
         devices need), or auto, which is host for data that are mapped from files or generated, and
         wherever several processes share a cohort.
-      memory: GiB of a device that a round may need, for walk "auto": as many clients go side by
-        side as fit, by the compiler's count. Without it their number is a rule of thumb.
+      memory: GiB of a device that a round may need, by the compiler's count. With walk "auto" as
+        many clients go side by side as fit; without it their number is a rule of thumb. With walk
+        "timed" no more than fit are tried; without it they may take half of a device.
       rows: where the state that clients keep between rounds lives: device (everyone's, on every
         device), host (a round is handed its cohort's rows and gives them back, one round in each
         call), or auto, which is host where the rows of all take more than a quarter of a device's
@@ -86,7 +89,7 @@ def execution(
       SpecError: if chunk is missing where it is needed, or given where it is not; or for a
         rows_folder that is none.
     """
-    check.one_of(("auto", "vmap", "chunk", "scan"), walk=walk)
+    check.one_of(("auto", "timed", "vmap", "chunk", "scan"), walk=walk)
     check.one_of(("auto", "device", "host"), population=population)
     if (chunk is not None) != (walk == "chunk"):
         raise SpecError(
@@ -99,8 +102,10 @@ def execution(
         check.positive_int(devices=devices)
     if memory is not None:
         check.positive(memory=memory)
-        if walk != "auto":
-            raise SpecError(f"memory belongs to walk = 'auto' and to no other; got walk = {walk!r}")
+        if walk not in ("auto", "timed"):
+            raise SpecError(
+                f"memory belongs to walk = 'auto' or 'timed' and to no other; got walk = {walk!r}"
+            )
     check.one_of(("auto", "device", "host"), rows=rows)
     if rows_folder is not None:
         if rows == "device":
@@ -153,7 +158,7 @@ def chunk_size(execution: Execution, share: int, *, own_weights: bool, backend: 
     """
     if execution.walk == "chunk":
         return min(execution.chunk or share, share)
-    if execution.walk == "auto":
+    if execution.walk in ("auto", "timed"):
         if backend == "cpu" and own_weights:
             return 1
         chunks = -(-share // (_LARGEST_CHUNK_ON_CPU if backend == "cpu" else _LARGEST_CHUNK))
@@ -201,9 +206,7 @@ def rows_on_host(execution: Execution, struct: PyTree, device: Any) -> bool:
         return bool(leaves)
     if execution.rows == "device" or keys or several:
         return False
-    own = (device.memory_stats() or {}).get("bytes_limit")
-    room = whole_memory() if own is None else own
-    return tree.num_bytes(struct) > _SHARE_OF_DEVICE * room
+    return tree.num_bytes(struct) > _SHARE_OF_DEVICE * device_memory(device)
 
 
 def folder_of_rows(execution: Execution, struct: PyTree) -> Path | None:

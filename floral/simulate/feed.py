@@ -162,6 +162,10 @@ class Prefetch:
             self._ahead[following] = self._begin(key, round_index + 1)
         return cohort
 
+    def alone(self, key: jax.Array, round_index: int) -> Any:
+        """The cohort of this round, fetched now; no other is begun."""
+        return self._prepare(key, round_index)
+
     def _begin(self, key: jax.Array, round_index: int) -> Future[Any]:
         if self._worker is None:
             arguments = (self._tasks,)

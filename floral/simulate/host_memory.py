@@ -1,12 +1,19 @@
-"""How much memory this machine has, and how much of it is free; a container has its limit."""
+"""How much memory a device and its machine have, and what is free; a container has its limit."""
 
 import os
 from pathlib import Path
+from typing import Any
 
-__all__ = ["free_memory", "whole_memory"]
+__all__ = ["device_memory", "free_memory", "whole_memory"]
 
 _LIMIT = Path("/sys/fs/cgroup/memory.max")
 _MEMINFO = Path("/proc/meminfo")
+
+
+def device_memory(device: Any) -> int:
+    """Bytes that a device has for arrays; for a CPU, the machine's."""
+    own = (device.memory_stats() or {}).get("bytes_limit")
+    return whole_memory() if own is None else own
 
 
 def whole_memory() -> int:

@@ -15,7 +15,7 @@ from floral.errors import SpecError
 from floral.simulate.clients import DeviceData
 from floral.typing import PyTree
 
-__all__ = ["Memory", "largest_chunk", "predicted"]
+__all__ = ["Memory", "check_alone", "largest_chunk", "predicted"]
 
 
 class Memory(NamedTuple):
@@ -109,11 +109,7 @@ def largest_chunk(needed: Callable[[int], int], *, share: int, limit: int) -> in
       30
     """
     alone = needed(1)
-    if alone > limit:
-        raise SpecError(
-            f"execution.memory: a round of one client at a time needs {_mebibytes(alone)} of a "
-            f"device, more than the limit of {_mebibytes(limit)}"
-        )
+    check_alone(alone, limit)
     if share == 1:
         return 1
     each = needed(2) - alone
@@ -121,6 +117,15 @@ def largest_chunk(needed: Callable[[int], int], *, share: int, limit: int) -> in
     while chunk > 1 and needed(chunk) > limit:
         chunk //= 2
     return chunk
+
+
+def check_alone(alone: int, limit: float) -> None:
+    """Raises SpecError if a round of one client at a time needs more than the limit, in bytes."""
+    if alone > limit:
+        raise SpecError(
+            f"execution.memory: a round of one client at a time needs {_mebibytes(alone)} of a "
+            f"device, more than the limit of {_mebibytes(limit)}"
+        )
 
 
 def _bytes_of_a_device(arrays: PyTree) -> int:
@@ -133,5 +138,5 @@ def _bytes_of_a_device(arrays: PyTree) -> int:
     )
 
 
-def _mebibytes(count: int) -> str:
+def _mebibytes(count: float) -> str:
     return f"{count / 2**20:,.1f} MiB"

@@ -7,6 +7,7 @@ This is the layer for a user who keeps his own loop::
     state, metrics = simulator.round(state)
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ from floral.simulate.evaluator import Evaluator
 from floral.simulate.execution import Execution, chosen_devices, chunk_size, stays_on_host
 from floral.simulate.feed import Feed
 from floral.simulate.memory import Memory, largest_chunk, predicted
+from floral.simulate.probe import Timings, make_probe
 from floral.simulate.sampling import Sampler, full
 from floral.simulate.shard import make_mesh, replicated, share_of
 from floral.simulate.start import make_start, server_start
@@ -64,6 +66,7 @@ class Simulator(NamedTuple):
       chunk: clients side by side on a device.
       devices: devices that share a cohort.
       data: the population on the devices, which another method's simulator may share.
+      timings: seconds of a round by clients side by side on a device, where the walk is timed.
     """
 
     init: Callable[..., SimulationState]
@@ -80,6 +83,7 @@ class Simulator(NamedTuple):
     chunk: int
     devices: int
     data: DeviceData
+    timings: Mapping[int, float]
 
 
 def sample_batch(dataset: FederatedDataset, *, size: int = 2) -> dict[str, Array]:
@@ -110,6 +114,7 @@ def make_simulator(
     evaluation_batch: int = 256,
     data: DeviceData | None = None,
     donate: bool = False,
+    timings: Timings | None = None,
 ) -> Simulator:
     """Compiles an algorithm over a population.
 
@@ -127,6 +132,8 @@ def make_simulator(
       data: the dataset on the devices, where another simulator has put it already.
       donate: whether a round may take the memory of the state that it is given, which is then
         gone; saves a copy of the server and of every client's row.
+      timings: what the rounds of a timed walk take; measured here if None. Where it gives none,
+        the walk is that of auto.
 
     Raises:
       SpecError: for parts that do not fit; shapes are traced here, before anything is compiled.
@@ -169,6 +176,7 @@ def make_simulator(
         start.struct,
     )
 
+    @functools.cache
     def trainer_of(chunk: int) -> Trainer:
         return Trainer(
             algorithm,
@@ -198,7 +206,20 @@ def make_simulator(
         )
 
     share = share_of(cohort.capacity(len(dataset.seen)), mesh.size)
-    if execution.memory is None:
+    memory = None if execution.memory is None else int(execution.memory * 2**30)
+
+    def needed(chunk: int) -> int:
+        return memory_of(trainer_of(chunk)).device
+
+    seconds: Mapping[int, float] = {}
+    if execution.walk == "timed":
+        probe = make_probe(
+            trainer_of, needed, start.init, placed, share=share, memory=memory, mesh=mesh
+        )
+        seconds = probe.measure() if timings is None else timings(probe)
+    if seconds:
+        chunk = min(seconds, key=seconds.__getitem__)
+    elif memory is None:
         chunk = chunk_size(
             execution,
             share,
@@ -206,11 +227,7 @@ def make_simulator(
             backend=mesh.devices.flat[0].platform,
         )
     else:
-        chunk = largest_chunk(
-            lambda chunk: memory_of(trainer_of(chunk)).device,
-            share=share,
-            limit=int(execution.memory * 2**30),
-        )
+        chunk = largest_chunk(needed, share=share, limit=memory)
     trainer = trainer_of(chunk)
     evaluator = Evaluator(
         algorithm,
@@ -240,6 +257,7 @@ def make_simulator(
         chunk,
         mesh.size,
         data,
+        seconds,
     )
 
 

@@ -96,16 +96,28 @@ class Trainer:
 
     def round(self, state: SimulationState) -> tuple[SimulationState, dict[str, Any]]:
         """One round: the next state, and its metrics as sums and counts."""
+        return self._round_of(state, self._prefetch)()
+
+    def ready(self, state: SimulationState) -> Callable[[], tuple[SimulationState, dict[str, Any]]]:
+        """A round that is yet to be called, its cohort fetched: none of another is begun."""
+        fetch = None if self._prefetch is None else self._prefetch.alone
+        return self._round_of(state, fetch)
+
+    def _round_of(
+        self, state: SimulationState, fetch: Callable[[jax.Array, int], Cohort] | None
+    ) -> Callable[[], tuple[SimulationState, dict[str, Any]]]:
         table = state.table
-        state, best = self._ready(state)
-        cohort = None
-        if self._prefetch is not None:
-            cohort = self._prefetch(self._host_key(state.key), int(state.round))
-        if cohort is not None and self._rows_on_host:
-            state, metrics = self._between(table, state, cohort)
-        else:
-            state, metrics = self._one(state, self._data, cohort)
-        return state._replace(best=best), metrics
+        own, best = self._ready(state)
+        cohort = None if fetch is None else fetch(self._host_key(own.key), int(own.round))
+
+        def take() -> tuple[SimulationState, dict[str, Any]]:
+            if cohort is not None and self._rows_on_host:
+                after, metrics = self._between(table, own, cohort)
+            else:
+                after, metrics = self._one(own, self._data, cohort)
+            return after._replace(best=best), metrics
+
+        return take
 
     def _between(
         self, table: PyTree, state: SimulationState, cohort: Cohort
