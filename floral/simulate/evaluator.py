@@ -23,7 +23,6 @@ from floral.typing import Params, PyTree
 
 __all__ = ["Evaluator"]
 
-_SIDE_BY_SIDE = 16
 _LARGEST_SHARE = 256  # clients of a block on one device
 _MOST_ROWS = 2**28  # bytes of their rows, where these come from the host
 
@@ -44,6 +43,7 @@ class Evaluator:
         batch_size: int,
         anew: np.ndarray,
         row_bytes: int | None,
+        side_by_side: Callable[[int], int],
         prepare: Callable[[Callable[..., Any]], Callable[..., Any]],
     ):
         self._algorithm = algorithm
@@ -53,6 +53,7 @@ class Evaluator:
         self._data = data
         self._feed = feed
         self._batch_size = batch_size
+        self._side_by_side = side_by_side
         self._prepare = prepare
         self._anew = anew
         max_size = dataset.splits["train"].max_size
@@ -156,7 +157,7 @@ class Evaluator:
             largest = min(largest, 1 << max(0, (_MOST_ROWS // self._row_bytes).bit_length() - 1))
         share = min(largest, 1 << (each - 1).bit_length())
         block = share * devices
-        together = min(_SIDE_BY_SIDE, share)
+        together = min(self._side_by_side(self._batch_of(split)), share)
         sizes = np.append(self._dataset.splits[split].sizes, 0)  # nobody has none
         ids = ids[np.argsort(-sizes[ids], kind="stable")]
         ahead = None  # no more than two blocks are on the devices
@@ -192,14 +193,15 @@ class Evaluator:
 
     def _compile(self, split: str, anew: bool) -> Callable[..., Any]:
         max_size = self._dataset.splits[split].max_size
+        batch_size = self._batch_of(split)
         evaluate = make_evaluate(
             self._algorithm,
             self._metrics,
             self._row_of[anew],
             self._mesh,
-            batch_size=min(self._batch_size, max(1, max_size)),
+            batch_size=batch_size,
             max_size=max_size,
-            chunk=_SIDE_BY_SIDE,
+            chunk=self._side_by_side(batch_size),
             by_place=self._row_bytes is not None,
         )
         fed = self._feed is not None
@@ -212,6 +214,11 @@ class Evaluator:
 
         # Every process sees the whole report.
         return jax.jit(self._prepare(block), out_shardings=replicated(self._mesh))
+
+    def _batch_of(self, split: str) -> int:
+        """Examples a step, so that the largest client's steps are alike in size."""
+        most = max(1, self._dataset.splits[split].max_size)
+        return -(-most // -(-most // self._batch_size))
 
     def _one_row(self, row_of: Callable[..., PyTree]) -> Callable[..., PyTree]:
         def row(state, data, held, client):

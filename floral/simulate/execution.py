@@ -21,6 +21,7 @@ __all__ = [
     "Execution",
     "chosen_devices",
     "chunk_size",
+    "evaluated_together",
     "execution",
     "folder_of_rows",
     "rows_on_host",
@@ -29,6 +30,8 @@ __all__ = [
 
 _LARGEST_CHUNK = 64
 _LARGEST_CHUNK_ON_CPU = 20
+_EVALUATED = 16
+_EXAMPLES_ON_CPU = 64  # predicted at once; what is computed of more leaves the cache
 _SHARE_OF_DEVICE = 1 / 4  # a round holds a table twice, and the best snapshot once more
 _SHARE_OF_HOST = 1 / 2
 
@@ -75,8 +78,8 @@ def execution(
         devices need), or auto, which is host for data that are mapped from files or generated, and
         wherever several processes share a cohort.
       memory: GiB of a device that a round may need, by the compiler's count. With walk "auto" as
-        many clients go side by side as fit; without it their number is a rule of thumb. With walk
-        "timed" no more than fit are tried; without it they may take half of a device.
+        many clients go side by side as fit, on a CPU no more than without it: a rule of thumb.
+        With walk "timed" no more than fit are tried; without it they may take half of a device.
       rows: where the state that clients keep between rounds lives: device (everyone's, on every
         device), host (a round is handed its cohort's rows and gives them back, one round in each
         call), or auto, which is host where the rows of all take more than a quarter of a device's
@@ -143,27 +146,47 @@ def chosen_devices(execution: Execution) -> list[Any]:
     ]
 
 
-def chunk_size(execution: Execution, share: int, *, own_weights: bool, backend: str) -> int:
+def chunk_size(
+    execution: Execution, share: int, *, own_weights: bool, convolves: bool, backend: str
+) -> int:
     """How many clients go side by side on one device.
 
-    On a CPU a client that trains weights of its own is fastest alone: its weights stay in cache.
-    Clients that share frozen weights are fastest side by side, as all are on an accelerator; on a
-    CPU a few at a time, while what they compute stays in cache.
+    On a CPU a client that trains weights of its own is fastest alone: its weights stay in cache. So
+    is one that convolves: kernels of several clients would make grouped convolutions, which a CPU
+    is slow at. Clients that share frozen weights are fastest side by side, as all are on an
+    accelerator; on a CPU a few at a time, while what they compute stays in cache.
 
     Args:
       execution: what the user asked for.
       share: clients of a cohort on one device.
       own_weights: whether each client trains a copy of the model's weights.
+      convolves: whether a client's turn has convolutions.
       backend: as ``jax.default_backend()`` names it.
     """
     if execution.walk == "chunk":
         return min(execution.chunk or share, share)
     if execution.walk in ("auto", "timed"):
-        if backend == "cpu" and own_weights:
+        if backend == "cpu" and (own_weights or convolves):
             return 1
         chunks = -(-share // (_LARGEST_CHUNK_ON_CPU if backend == "cpu" else _LARGEST_CHUNK))
         return -(-share // max(1, chunks))  # alike in size, lest the last is mostly empty
     return 1 if execution.walk == "scan" else share
+
+
+def evaluated_together(examples: int, *, convolves: bool, backend: str) -> int:
+    """How many clients are evaluated side by side on one device, a power of two.
+
+    Args:
+      examples: of one client, predicted at once.
+      convolves: whether a client's turn has convolutions.
+      backend: as ``jax.default_backend()`` names it.
+    """
+    if backend != "cpu":
+        return _EVALUATED
+    if convolves:
+        return 1
+    few = max(1, _EXAMPLES_ON_CPU // examples)
+    return min(_EVALUATED, 1 << (few.bit_length() - 1))
 
 
 def stays_on_host(execution: Execution, dataset: FederatedDataset) -> bool:

@@ -23,10 +23,12 @@ class Work(NamedTuple):
     Attributes:
       operations: floating-point operations, two for every multiplication and its addition.
       bytes: read and written by the products, each counted as if nothing stayed in cache.
+      of_convolutions: of the operations those of convolutions.
     """
 
     operations: float
     bytes: float
+    of_convolutions: float = 0.0
 
 
 def work_of(function: Callable[..., Any], *arguments: Any, trips: float = 1.0) -> Work:
@@ -56,7 +58,8 @@ def _of_operation(operation: core.JaxprEqn, trips: float) -> Work:
     if operation.primitive is primitives.dot_general_p:
         return Work(_of_matrix_product(operation), _moved(operation))
     if operation.primitive is primitives.conv_general_dilated_p:
-        return Work(_of_convolution(operation), _moved(operation))
+        convolution = _of_convolution(operation)
+        return Work(convolution, _moved(operation), convolution)
     if operation.primitive is primitives.scan_p:
         return _times(settings["length"], _of_program(settings["jaxpr"].jaxpr, trips))
     if operation.primitive is primitives.while_p:
@@ -67,14 +70,11 @@ def _of_operation(operation: core.JaxprEqn, trips: float) -> Work:
 
 
 def _total(works: Iterable[Work]) -> Work:
-    total = Work(0.0, 0.0)
-    for work in works:
-        total = Work(total.operations + work.operations, total.bytes + work.bytes)
-    return total
+    return Work(*map(sum, zip(Work(0.0, 0.0), *works, strict=True)))
 
 
 def _times(count: float, work: Work) -> Work:
-    return Work(count * work.operations, count * work.bytes)
+    return Work(*(count * amount for amount in work))
 
 
 def _programs(settings: dict[str, Any]) -> list[core.Jaxpr]:

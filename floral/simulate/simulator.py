@@ -7,8 +7,8 @@ This is the layer for a user who keeps his own loop::
     state, metrics = simulator.round(state)
 """
 
-import functools
 from collections.abc import Callable, Mapping
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -26,7 +26,13 @@ from floral.simulate.costs import Costs, costs_of, trace_turn
 from floral.simulate.cpu_kernels import with_fast_kernels
 from floral.simulate.evaluate import Personalization, who_personalizes
 from floral.simulate.evaluator import Evaluator
-from floral.simulate.execution import Execution, chosen_devices, chunk_size, stays_on_host
+from floral.simulate.execution import (
+    Execution,
+    chosen_devices,
+    chunk_size,
+    evaluated_together,
+    stays_on_host,
+)
 from floral.simulate.feed import Feed
 from floral.simulate.memory import Memory, largest_chunk, predicted
 from floral.simulate.probe import Timings, make_probe
@@ -169,14 +175,16 @@ def make_simulator(
     keeps_rows = start.new_table is not None
     params_struct, _ = jax.eval_shape(model.init, jax.random.key(0), batch)
     costs = costs_of(start.struct, turn, model_parameters=tree.num_parameters(params_struct))
-    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    convolves = turn.work.of_convolutions > 0
+    backend = mesh.devices.flat[0].platform
+    on_cpu = backend == "cpu"
     prepare = with_fast_kernels if on_cpu else _as_it_is
     placed = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)),
         start.struct,
     )
 
-    @functools.cache
+    @cache
     def trainer_of(chunk: int) -> Trainer:
         return Trainer(
             algorithm,
@@ -211,6 +219,13 @@ def make_simulator(
     def needed(chunk: int) -> int:
         return memory_of(trainer_of(chunk)).device
 
+    by_rule = chunk_size(
+        execution,
+        share,
+        own_weights=costs.uploaded_parameters > costs.model_parameters / 2,
+        convolves=convolves,
+        backend=backend,
+    )
     seconds: Mapping[int, float] = {}
     if execution.walk == "timed":
         probe = make_probe(
@@ -220,14 +235,9 @@ def make_simulator(
     if seconds:
         chunk = min(seconds, key=seconds.__getitem__)
     elif memory is None:
-        chunk = chunk_size(
-            execution,
-            share,
-            own_weights=costs.uploaded_parameters > costs.model_parameters / 2,
-            backend=mesh.devices.flat[0].platform,
-        )
+        chunk = by_rule
     else:
-        chunk = largest_chunk(needed, share=share, limit=memory)
+        chunk = largest_chunk(needed, share=by_rule if on_cpu else share, limit=memory)
     trainer = trainer_of(chunk)
     evaluator = Evaluator(
         algorithm,
@@ -240,6 +250,7 @@ def make_simulator(
         batch_size=evaluation_batch,
         anew=who_personalizes(algorithm, dataset.unseen, start.struct, context, batch),
         row_bytes=costs.client_state_bytes if keeps_rows else None,
+        side_by_side=partial(evaluated_together, convolves=convolves, backend=backend),
         prepare=prepare,
     )
     return Simulator(

@@ -2,10 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 from jax import lax
 
-from floral import simulate, tree
+from floral import algorithms, losses, mixtures, models, simulate, tree
 from floral.errors import SpecError
 from floral.simulate.memory import largest_chunk
 from floral.simulate.operations import work_of
@@ -32,15 +33,38 @@ def test_too_little_for_one_client_is_refused(build, simulator):
         simulator(build("fedavg"), execution=little)
 
 
-def test_a_round_keeps_to_its_limit(build, simulator):
-    def memory(chunk):
-        execution = simulate.execution(walk="chunk", chunk=chunk)
-        return simulator(build("floral"), execution=execution).memory().device
+@pytest.fixture(scope="module")
+def frozen(adapt, population):
+    """``(**execution) -> Simulator`` of clients over a frozen base, which a CPU walks together."""
+    model = models.mlp(2, hidden=(256,))
+    algorithm = algorithms.floral(
+        adapt(model),
+        losses.squared_error,
+        algorithms.local_solver(optax.sgd, learning_rate=0.1),
+        mixtures.softmax(),
+        num_adaptors=2,
+        train=("mixture",),
+    )
 
-    limit = (memory(2) + memory(5)) / 2
-    chosen = simulator(build("floral"), execution=simulate.execution(memory=limit / 2**30))
-    assert chosen.memory().device <= limit
-    assert 1 <= chosen.chunk < 5
+    def make(**settings):
+        execution = simulate.execution(devices=1, **settings)
+        return simulate.make_simulator(
+            algorithm, model, population, metrics={}, execution=execution
+        )
+
+    return make
+
+
+def test_a_round_keeps_to_its_limit(frozen):
+    two, five = (frozen(walk="chunk", chunk=chunk).memory().device for chunk in (2, 5))
+    chosen = frozen(memory=(two + five) / 2 / 2**30)
+    assert chosen.memory().device <= (two + five) / 2
+    assert 1 < chosen.chunk < 5
+    assert frozen(memory=1.0).chunk == frozen().chunk == 5
+
+
+def test_a_cpu_with_room_to_spare_still_walks_as_is_fastest(build, simulator):
+    assert simulator(build("floral"), execution=simulate.execution(memory=1.0)).chunk == 1
 
 
 def test_the_parts_of_memory_are_what_they_are_named_for(build, simulator):

@@ -4,9 +4,9 @@ import numpy as np
 import optax
 import pytest
 
-from floral import algorithms, data, losses, metrics, mixtures, models, simulate, uplink
+from floral import adaptors, algorithms, data, losses, metrics, mixtures, models, simulate, uplink
 from floral.errors import SpecError
-from floral.simulate.execution import chunk_size
+from floral.simulate.execution import chunk_size, evaluated_together
 
 
 @pytest.fixture(scope="module")
@@ -328,12 +328,67 @@ def test_a_fraction_is_rounded_and_never_empty():
 
 
 @pytest.mark.parametrize(
-    ("backend", "own_weights", "expected"),
-    [("cpu", True, 1), ("cpu", False, 20), ("gpu", True, 60), ("gpu", False, 60)],
+    ("backend", "own_weights", "convolves", "expected"),
+    [
+        ("cpu", True, False, 1),
+        ("cpu", False, True, 1),
+        ("cpu", False, False, 20),
+        ("gpu", True, False, 60),
+        ("gpu", False, True, 60),
+    ],
 )
-def test_automatic_walks_follow_the_backend_and_what_clients_train(backend, own_weights, expected):
-    chosen = chunk_size(simulate.execution(), 300, own_weights=own_weights, backend=backend)
+def test_automatic_walks_follow_the_backend_and_what_clients_do(
+    backend, own_weights, convolves, expected
+):
+    chosen = chunk_size(
+        simulate.execution(), 300, own_weights=own_weights, convolves=convolves, backend=backend
+    )
     assert chosen == expected
+
+
+@pytest.mark.parametrize(
+    ("backend", "examples", "convolves", "expected"),
+    [
+        ("cpu", 1, False, 16),
+        ("cpu", 10, False, 4),
+        ("cpu", 60, False, 1),
+        ("cpu", 300, False, 1),
+        ("cpu", 10, True, 1),
+        ("gpu", 300, True, 16),
+    ],
+)
+def test_evaluations_stay_in_a_cpus_cache(backend, examples, convolves, expected):
+    assert evaluated_together(examples, convolves=convolves, backend=backend) == expected
+
+
+def test_clients_that_convolve_go_one_by_one_on_a_cpu(adapt):
+    """Even over a frozen base: side by side they would be several times slower."""
+    rng = np.random.default_rng(0)
+    clients = [
+        {"train": {"x": rng.standard_normal((4, 8, 8, 1)), "y": np.arange(4) % 2}} for _ in range(3)
+    ]
+    dataset = data.from_clients(clients, num_classes=2)
+    sample = simulate.sample_batch(dataset)
+
+    def chunk(model):
+        rules = [adaptors.Rule(".*/kernel", adaptors.low_rank(rank=1))]
+        if model is convolving:
+            rules.insert(0, adaptors.Rule(".*/Conv_0/kernel", adaptors.conv(rank=1)))
+        algorithm = algorithms.floral(
+            adaptors.adapt(model, rules, sample),
+            losses.cross_entropy,
+            algorithms.local_solver(optax.sgd, learning_rate=0.1),
+            mixtures.softmax(),
+            num_adaptors=2,
+            train=("mixture",),
+        )
+        execution = simulate.execution(devices=1)
+        return simulate.make_simulator(
+            algorithm, model, dataset, metrics={}, execution=execution
+        ).chunk
+
+    convolving = models.cnn(2, channels=(2,), kernels=(3,), pools=(2,), hidden=(3,))
+    assert (chunk(convolving), chunk(models.mlp(2, hidden=(3,)))) == (1, 3)
 
 
 def test_metrics_of_nothing_are_nan_and_not_zero():
