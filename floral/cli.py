@@ -48,7 +48,7 @@ def _together(arguments: argparse.Namespace) -> int:
     try:
         join_processes(found, launched=LAUNCH in os.environ)
         return arguments.command(arguments)
-    except Exception as error:
+    except Exception as error:  # whatever it is: the others would wait for this process forever
         leave(error)
 
 

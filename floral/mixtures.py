@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from floral import check
 from floral.errors import SpecError
@@ -262,6 +261,8 @@ def matching(weights: np.ndarray, clusters: np.ndarray) -> np.ndarray:
     Returns:
       [C] integers; -1 for an adaptor without a cluster of its own.
     """
+    from scipy.optimize import linear_sum_assignment  # takes longer to import than JAX's own core
+
     chosen = np.argmax(np.asarray(weights), axis=1)
     counts = np.zeros((np.shape(weights)[1], int(np.max(clusters)) + 1), int)
     np.add.at(counts, (chosen, clusters), 1)

@@ -108,7 +108,7 @@ def tfds(
             builder.download_and_prepare()
     except tensorflow_datasets.core.DatasetNotFoundError as error:
         raise DataError(f"tfds knows no data set {name!r}, and none is in {where}") from error
-    except Exception as error:
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
         if not _unreachable(error):
             raise DataError(f"tfds cannot prepare {name!r} in {where}: {error}") from error
         raise DataError(
@@ -149,6 +149,7 @@ def _rows(library: Any, builder: Any, split: str, name: str) -> Iterable[Any]:
 
 def _load(path: str, split: str, config: str | None) -> Any:
     import datasets
+    from datasets.exceptions import DatasetsError
 
     local = Path(path).expanduser()
     looks_local = path.startswith(("/", ".", "~")) or local.suffix in _FILES
@@ -160,16 +161,14 @@ def _load(path: str, split: str, config: str | None) -> Any:
             _known(split, [str(known) for known in loaded], f"{path}: split")
             return loaded[split]
         return loaded
+    if local.is_file() and local.suffix not in _FILES:
+        raise DataError(f"{path!r} must end in one of {', '.join(_FILES)}")
     try:
         if local.is_file():
-            kind = _FILES.get(local.suffix)
-            if kind is None:
-                raise DataError(f"{path!r} must end in one of {', '.join(_FILES)}")
+            kind = _FILES[local.suffix]
             return datasets.load_dataset(kind, data_files=str(local), split="train")
         return datasets.load_dataset(str(local) if local.is_dir() else path, config, split=split)
-    except Exception as error:
-        if isinstance(error, DataError):
-            raise
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         if _unreachable(error):
             raise DataError(
                 f"no network: the hub's data set {path!r} is not on this machine; save it on a "

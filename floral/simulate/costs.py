@@ -9,7 +9,7 @@ from floral import tree
 from floral.algorithms.base import FederatedAlgorithm
 from floral.data import Batching, as_batches
 from floral.messages import Upload
-from floral.simulate.operations import Work, work_of
+from floral.simulate.operations import Work, work_of_program
 from floral.simulate.state import SimulationState
 from floral.typing import Batch, PyTree
 
@@ -88,9 +88,9 @@ def trace_turn(
         upload, _, _ = algorithm.client_update(key, received, client, batches, context)
         return received, upload
 
-    arguments = (jax.random.key(0), server, context)
-    download, upload = jax.eval_shape(turn, *arguments)
-    return Turn(download, upload, work_of(turn, *arguments, trips=steps))
+    program, sent = jax.make_jaxpr(turn, return_shape=True)(jax.random.key(0), server, context)
+    download, upload = sent
+    return Turn(download, upload, work_of_program(program, trips=steps))
 
 
 def costs_of(state: SimulationState, turn: Turn, *, model_parameters: int) -> Costs:

@@ -14,7 +14,7 @@ import jax
 from jax.extend import core
 from jax.extend.core import primitives
 
-__all__ = ["Work", "work_of"]
+__all__ = ["Work", "work_of", "work_of_program"]
 
 
 class Work(NamedTuple):
@@ -46,7 +46,12 @@ def work_of(function: Callable[..., Any], *arguments: Any, trips: float = 1.0) -
       >>> work_of(lambda x, w: x @ w, x, w).operations == 2 * 20 * 784 * 10
       True
     """
-    return _of_program(jax.make_jaxpr(function)(*arguments).jaxpr, trips)
+    return work_of_program(jax.make_jaxpr(function)(*arguments), trips=trips)
+
+
+def work_of_program(program: core.ClosedJaxpr, *, trips: float = 1.0) -> Work:
+    """The work of one call of a program that is traced already; see ``work_of``."""
+    return _of_program(program.jaxpr, trips)
 
 
 def _of_program(program: core.Jaxpr, trips: float) -> Work:

@@ -126,6 +126,8 @@ def test_gradients_of_a_convolution_cost_what_it_costs():
     forward = work_of(convolve, x, w).operations
     gradient = jax.grad(lambda w, x: jnp.sum(convolve(x, w) ** 2))
     assert work_of(gradient, w, x).operations == 2 * forward
+    assert work_of(gradient, w, x).of_convolutions == 2 * forward
+    assert work_of(lambda x, w: x @ w, x, w[0, 0]).of_convolutions == 0
 
 
 def test_loops_count_as_often_as_they_run():
