@@ -10,11 +10,11 @@
 
 Where nothing else is said: an MLP 784-200-10, local SGD in batches of 20 over clients with 20
 images each, which are made when they are read (``fl.data.synthetic_population``): nothing of a
-population is kept but offsets and clusters. (For devices and processes they lie in memory.) FedAvg,
-FLoRAL with C = 4 adaptors whose clients keep their mixture, and FLoRAL whose clients keep nothing.
-Each point is measured in a process of its own (``scaling_point.py``), points take turns, and
-figures are medians over the turns. A round's time includes the wait for its cohort's images, which
-a thread makes while the round before it trains.
+population is kept but offsets and clusters. Where neither population nor cohort nor model change,
+clients have 60 images each, in memory. FedAvg, FLoRAL with C = 4 adaptors whose clients keep their
+mixture, and FLoRAL whose clients keep nothing. Each point is measured in a process of its own
+(``scaling_point.py``), points take turns, and figures are medians over the turns. A round's time
+includes the wait for its cohort's images, which a thread makes while the round before it trains.
 
 Columns: milliseconds a round and a client; the round's operations over what the devices' cores
 could do at the rate of a large product (``floor.py``); the rise of the process's memory from before
@@ -42,22 +42,18 @@ from scaling_point import POINT
 METHODS = ("fedavg", "floral", "floral, stateless")
 SCRIPT = Path(__file__).with_name("scaling_point.py")
 LARGE = {"samples": 20, "clients": 100, "cohort": 4, "rounds": 3}
+MEMORY = {"samples": 60, "in_memory": True}  # making images would take longer than training on them
 SWEEPS: dict[str, tuple[str, list[Any], tuple[str, ...], dict[str, Any]]] = {
     "population": ("clients", [10**3, 10**4, 10**5, 10**6], METHODS, {}),
     # A cohort is of a population that is larger still.
     "cohort": ("cohort", [10**2, 10**3, 10**4], METHODS[:2], {"clients": 10**5}),
-    "adaptors": ("adaptors", [1, 2, 4, 8, 16], METHODS[1:], {}),
-    "rank": ("rank", [0.005, 0.01, 0.02, 0.05, 0.1], METHODS[1:2], {}),
-    "width": ("width", [64, 200, 512, 1024, 2048], METHODS[:2], {"rounds": 5}),
-    "batch": ("batch", [1, 8, 20, 64, 128], METHODS[:2], {"samples": 128, "rounds": 5}),
+    "adaptors": ("adaptors", [1, 2, 4, 8, 16], METHODS[1:], MEMORY),
+    "rank": ("rank", [0.005, 0.01, 0.02, 0.05, 0.1], METHODS[1:2], MEMORY),
+    "width": ("width", [64, 200, 512, 1024, 2048], METHODS[:2], MEMORY),
+    "batch": ("batch", [1, 8, 20, 64, 128], METHODS[:2], MEMORY | {"samples": 128}),
     "model": ("model", ["small cnn", "cnn", "resnet18", "vit tiny"], METHODS[:2], LARGE),
-    "devices": ("devices", [1, 2], METHODS[:2], {"samples": 60, "in_memory": True}),
-    "processes": (
-        "processes",
-        [1, 2],
-        METHODS[:2],
-        {"samples": 60, "in_memory": True, "devices": 1},
-    ),
+    "devices": ("devices", [1, 2], METHODS[:2], MEMORY),
+    "processes": ("processes", [1, 2], METHODS[:2], MEMORY | {"devices": 1}),
 }
 """Of each sweep: what changes, its values, the methods, and what differs from ``POINT``."""
 
