@@ -1,0 +1,95 @@
+r"""Mixtures: from a client's logits to its weights over the bank.
+
+A mixture is a point π on the simplex of the C adaptors; logits θ are its parameters, zero at the
+start, so that a client begins in the middle (π_c = 1/C). Weights are always taken over the
+*active* adaptors; an inactive one has weight 0.
+
+Source: Almansoori, Horváth, Takáč, "Collaborative and Efficient Personalization with Mixtures of
+Adaptors", section 5.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from floral.typing import Array, Key, PyTree
+
+__all__ = ["LARGEST", "Mixing", "finite", "per_layer", "softmax_over", "traits_check", "zeros"]
+
+LARGEST = 1e30
+"""Logits are clipped to ±this, so that infinities cannot become inf - inf = NaN."""
+
+
+class Mixing(NamedTuple):
+    """How logits become weights.
+
+    Attributes:
+      init: ``(key, C, traits) -> logits``: ``[C]``, or ``{path prefix: [C]}`` with one mixture per
+        layer. ``traits`` are the client's own, such as a known cluster.
+      weights: ``(logits, *, active [C] bool, round, train, key=None) -> weights`` of the same
+        structure, non-negative, summing to one over the active adaptors.
+      refresh: ``(logits, losses [n, C], active, round) -> logits`` from the losses of each adaptor
+        alone on the client's own training examples; None if logits only follow their gradient.
+      check_traits: ``({name: [N, ...]}, C) -> None``: raises SpecError, on the host, for clients
+        whose traits cannot give a mixture; None if any will do.
+    """
+
+    init: Callable[[Key, int, Any], PyTree]
+    weights: Callable[..., PyTree]
+    refresh: Callable[[PyTree, Array, Array, Array | int], PyTree] | None = None
+    check_traits: Callable[[Mapping[str, Any], int], None] | None = None
+
+
+def per_layer(mixing: Mixing, prefixes: Sequence[str]) -> Mixing:
+    """One mixture for each path prefix, each as the given mixing has it.
+
+    Args:
+      mixing: the mixing of every layer.
+      prefixes: path prefixes, such as ``params/Dense_0``; each covers the leaves below it.
+
+    Returns:
+      A mixing over ``{prefix: [C]}``.
+    """
+
+    def init(key, num_adaptors, traits):
+        keys = jax.random.split(key, len(prefixes))
+        return {
+            prefix: mixing.init(layer_key, num_adaptors, traits)
+            for prefix, layer_key in zip(prefixes, keys, strict=True)
+        }
+
+    def weights(logits, *, active, round=0, train=False, key=None):
+        keys = [None] * len(prefixes) if key is None else list(jax.random.split(key, len(prefixes)))
+        return {
+            prefix: mixing.weights(
+                logits[prefix], active=active, round=round, train=train, key=layer_key
+            )
+            for prefix, layer_key in zip(prefixes, keys, strict=True)
+        }
+
+    return Mixing(init=init, weights=weights, check_traits=mixing.check_traits)
+
+
+def traits_check(mixing: Mixing, num_adaptors: int) -> Callable[[Mapping[str, Any]], None] | None:
+    """The mixing's ``check_traits`` for a bank of C adaptors; None if any traits will do."""
+    check_traits = mixing.check_traits
+    if check_traits is None:
+        return None
+    return lambda traits: check_traits(traits, num_adaptors)
+
+
+def zeros(key: Key, num_adaptors: int, traits: Any) -> Array:
+    """The logits of a client that knows nothing: [C] zeros."""
+    return jnp.zeros((num_adaptors,))
+
+
+def finite(logits: Array) -> Array:
+    """The logits without infinities."""
+    return jnp.clip(logits, -LARGEST, LARGEST)
+
+
+def softmax_over(logits: Array, active: Array) -> Array:
+    """Softmax over the active adaptors; the others have weight 0."""
+    return jax.nn.softmax(finite(logits), where=active)
