@@ -32,8 +32,8 @@ PUBLIC = {
     "floral.errors": "ConfigError DataError FloralError PrivacyError SpecError",
     "floral.losses": "cross_entropy squared_error",
     "floral.metrics": "Metric accuracy from_per_example gini jain top_k_accuracy worst_share",
-    "floral.mixtures": "Mixing agreement entropy known matching per_layer sharpness softmax top_k "
-    "traits_check",
+    "floral.mixtures": "Mixing Refresh agreement entropy exponential_weights known matching "
+    "per_layer responsibilities sharpness softmax top_k traits_check",
     "floral.models": "Model cnn from_equinox from_function from_linen from_nnx linear mlp resnet "
     "vit",
     "floral.simulate": """

@@ -12,6 +12,7 @@ import optax
 
 from floral import check
 from floral.algorithms.base import Download, FederatedAlgorithm, Upload
+from floral.algorithms.evidence import refreshed
 from floral.algorithms.local import LocalSolver, solve
 from floral.algorithms.parts import by_part
 from floral.algorithms.server import guarded_step
@@ -82,13 +83,15 @@ def ensemble(
         "mixture": local.optimizer(mixture_learning_rate),
     }
 
-    def mixed_outputs(models, weights, batch, *, key=None, train=False):
+    def outputs_of_each(models, batch, *, key=None, train=False):
         def one(params):
             return model.apply(params, (), batch, key=key, train=train)[0]
 
-        return jax.tree.map(
-            lambda outputs: jnp.tensordot(weights, outputs, 1), jax.vmap(one)(models)
-        )
+        return jax.vmap(one)(models)
+
+    def mixed_outputs(models, weights, batch, **options):
+        outputs = outputs_of_each(models, batch, **options)
+        return jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, 1), outputs)
 
     def train_parts(key, values, names, received, batches, context):
         trained = {name: values[name] for name in names}
@@ -136,7 +139,26 @@ def ensemble(
     def download(server, context):
         return Download(fresh={"models": server.models, "active": server.active}, cached=())
 
+    def looked(row, received, batches, context, *, always=False):
+        """The row, its logits as each model's own losses have them, where that is due."""
+
+        def losses_each(batch):
+            outputs = outputs_of_each(received.fresh["models"], batch)
+            return jax.vmap(lambda own: loss(own, batch), out_axes=1)(outputs)
+
+        logits = refreshed(
+            mixing.refresh,
+            row["mixture"],
+            losses_each,
+            batches,
+            active=received.fresh["active"],
+            round=context.round,
+            always=always,
+        )
+        return {"mixture": logits}
+
     def refit(key, received, row, batches, context):
+        row = looked(row, received, batches, context, always=True)
         values = {**row, "models": received.fresh["models"]}
         values, _ = train_parts(key, values, ("mixture",), received, batches, context)
         return {"mixture": values["mixture"]}
@@ -146,7 +168,10 @@ def ensemble(
         return refit(stream(key, "refit"), received, row, batches, context)
 
     def client_update(key, received, client, batches, context):
-        row = client if stateful else found_anew(key, received, batches, context)
+        if stateful:
+            row = looked(client, received, batches, context)
+        else:
+            row = found_anew(key, received, batches, context)
         start = {**row, "models": received.fresh["models"]}
         end, metrics = train_parts(
             stream(key, "train"), start, ("models", "mixture"), received, batches, context

@@ -18,6 +18,7 @@ import optax
 from floral import check, tree
 from floral.adaptors import AdaptedModel, Bank, init_bank, merge, precondition, weights_at
 from floral.algorithms.base import Download, FederatedAlgorithm, Upload
+from floral.algorithms.evidence import one_by_one, refreshed
 from floral.algorithms.local import LocalSolver, solve
 from floral.algorithms.parts import by_part, roles
 from floral.algorithms.server import guarded_step, init_stack, step_stack
@@ -77,7 +78,8 @@ def floral(
       loss: per-example loss.
       local: how clients train; momentum and weight decay apply to base, bank and logits alike,
         each part by itself.
-      mixing: how logits become weights.
+      mixing: how logits become weights, and whether they follow losses besides their gradient;
+        to follow losses alone, leave the mixture out of ``train``.
       num_adaptors: C, the adaptors in the bank.
       train: what is trained: base, bank, mixture, or path globs such as "bank/**/b".
       private: what stays in the client's row, as path globs; the mixture always does.
@@ -108,11 +110,6 @@ def floral(
         "bank": jax.eval_shape(lambda: init_bank(jax.random.key(0), plan, num_adaptors)).trained,
         "mixture": mixture_struct,
     }
-    if mixing.refresh is not None:
-        raise SpecError(
-            "mixing: floral's logits follow their gradient alone; a mixing with a refresh from "
-            "losses is not one it can train"
-        )
     parts = roles(structs, train, (*private, "mixture"))
     trains_shared = any(jax.tree.leaves(parts.shared))  # else nothing the server holds may move
     no_mixture = jax.tree.map(lambda _: None, mixture_struct)  # the server has none of its own
@@ -172,9 +169,35 @@ def floral(
 
     own = jax.tree.map(lambda moves, stays: moves and stays, parts.trained, parts.private)
 
+    def values_of(row, received):
+        return tree.combine(row, received.fresh["values"], received.cached["values"])
+
+    def looked(row, received, batches, context, *, always=False):
+        """The row, its logits as each adaptor's own losses have them, where that is due."""
+        values, active = values_of(row, received), received.fresh["active"]
+
+        def losses_of(weights, batch):
+            bank = Bank(values["bank"], received.cached["fixed"])
+            outputs, _ = model.apply(values["base"], stats_of(received), bank, weights, batch)
+            return loss(outputs, batch)
+
+        logits = refreshed(
+            mixing.refresh,
+            row["mixture"],
+            one_by_one(losses_of, num_adaptors),
+            batches,
+            active=active,
+            round=context.round,
+            always=always,
+        )
+        return {**row, "mixture": logits}
+
     def refit(key, received, row, batches, context):
-        """The client's own leaves, trained with everything it shares frozen."""
-        values = tree.combine(row, received.fresh["values"], received.cached["values"])
+        """The client's own leaves, found with everything it shares frozen."""
+        row = looked(row, received, batches, context, always=True)
+        if not any(jax.tree.leaves(own)):
+            return row
+        values = values_of(row, received)
         values, _, _ = train_leaves(key, values, own, received, batches, context)
         return tree.split(values, parts.private)[0]
 
@@ -212,8 +235,11 @@ def floral(
         )
 
     def client_update(key, received, client, batches, context):
-        row = client if stateful else found_anew(key, received, batches, context)
-        start = tree.combine(row, received.fresh["values"], received.cached["values"])
+        if stateful:
+            row = looked(client, received, batches, context)
+        else:
+            row = found_anew(key, received, batches, context)
+        start = values_of(row, received)
         end, stats, metrics = train_leaves(
             stream(key, "train"), start, parts.trained, received, batches, context
         )

@@ -86,7 +86,12 @@ MODEL = Area("model", _from("floral.models", "mlp", "linear", "cnn", "resnet", "
 ADAPTOR = Area(
     "adaptor", _adaptors, extra=lambda: (import_module("floral.experiment.wiring").rule,)
 )
-MIXING = Area("mixing", _from("floral.mixtures", "softmax", "top_k", "known"))
+MIXING = Area(
+    "mixing",
+    _from(
+        "floral.mixtures", "softmax", "top_k", "exponential_weights", "responsibilities", "known"
+    ),
+)
 ALGORITHM = Area(
     "algorithm", _from("floral.algorithms", "floral", "fedavg", "local_adaptor", "ensemble")
 )

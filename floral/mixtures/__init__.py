@@ -1,16 +1,20 @@
 """Mixtures: from a client's logits to its weights over the bank, and how good they are."""
 
 from floral.mixtures.agreement import agreement, entropy, matching, sharpness
-from floral.mixtures.base import Mixing, per_layer, traits_check
+from floral.mixtures.base import Mixing, Refresh, per_layer, traits_check
+from floral.mixtures.evidence import exponential_weights, responsibilities
 from floral.mixtures.weights import known, softmax, top_k
 
 __all__ = [
     "Mixing",
+    "Refresh",
     "agreement",
     "entropy",
+    "exponential_weights",
     "known",
     "matching",
     "per_layer",
+    "responsibilities",
     "sharpness",
     "softmax",
     "top_k",

@@ -14,12 +14,36 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from floral.errors import SpecError
 from floral.typing import Array, Key, PyTree
 
-__all__ = ["LARGEST", "Mixing", "finite", "per_layer", "softmax_over", "traits_check", "zeros"]
+__all__ = [
+    "LARGEST",
+    "Mixing",
+    "Refresh",
+    "finite",
+    "per_layer",
+    "softmax_over",
+    "traits_check",
+    "zeros",
+]
 
 LARGEST = 1e30
 """Logits are clipped to ±this, so that infinities cannot become inf - inf = NaN."""
+
+
+class Refresh(NamedTuple):
+    """How logits follow what each adaptor alone loses on a client's own training examples.
+
+    Attributes:
+      due: ``(round) -> bool``, whether clients look at their losses before they train this round.
+      logits: ``(logits [C], losses [n, C], mask [n], *, count, active [C] bool, round) ->
+        logits``, for losses of n shown examples, of which those where the mask is False are none;
+        ``count`` is how many different ones there are.
+    """
+
+    due: Callable[[Array | int], Array]
+    logits: Callable[..., Array]
 
 
 class Mixing(NamedTuple):
@@ -30,15 +54,15 @@ class Mixing(NamedTuple):
         layer. ``traits`` are the client's own, such as a known cluster.
       weights: ``(logits, *, active [C] bool, round, train, key=None) -> weights`` of the same
         structure, non-negative, summing to one over the active adaptors.
-      refresh: ``(logits, losses [n, C], active, round) -> logits`` from the losses of each adaptor
-        alone on the client's own training examples; None if logits only follow their gradient.
+      refresh: how logits follow the losses of each adaptor alone; None if they only follow their
+        gradient.
       check_traits: ``({name: [N, ...]}, C) -> None``: raises SpecError, on the host, for clients
         whose traits cannot give a mixture; None if any will do.
     """
 
     init: Callable[[Key, int, Any], PyTree]
     weights: Callable[..., PyTree]
-    refresh: Callable[[PyTree, Array, Array, Array | int], PyTree] | None = None
+    refresh: Refresh | None = None
     check_traits: Callable[[Mapping[str, Any], int], None] | None = None
 
 
@@ -51,7 +75,15 @@ def per_layer(mixing: Mixing, prefixes: Sequence[str]) -> Mixing:
 
     Returns:
       A mixing over ``{prefix: [C]}``.
+
+    Raises:
+      SpecError: for a mixing that follows losses: those of an adaptor are the whole network's.
     """
+    if mixing.refresh is not None:
+        raise SpecError(
+            "mixture_per: a mixing that follows the losses of whole adaptors gives one mixture for "
+            "the network; set mixture_per to client, or mixing to softmax"
+        )
 
     def init(key, num_adaptors, traits):
         keys = jax.random.split(key, len(prefixes))
