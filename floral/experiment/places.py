@@ -58,6 +58,7 @@ SOURCE = Area(
         "npz",
         "from_npz",
         "idx",
+        "mnist",
         "huggingface",
         "tfds",
         "synthetic_linear",

@@ -181,3 +181,37 @@ def test_idx_names_the_file_that_is_wrong(tmp_path, pair):
         data.idx(images=images, labels=three)
     with pytest.raises(DataError, match="1 image files but 2 label files"):
         data.idx(images=images, labels=[labels, labels])
+
+
+@pytest.fixture
+def small_mnist(tmp_path):
+    """The four files of a set of 6 and 2 images."""
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 6), ("t10k", 2)):
+        images = rng.integers(0, 256, (count, 3, 2), np.uint8)
+        write_idx(tmp_path / f"{part}-images-idx3-ubyte", images)
+        write_idx(tmp_path / f"{part}-labels-idx1-ubyte.gz", np.arange(count), zipped=True)
+    return tmp_path
+
+
+def test_mnist_is_its_four_files_zipped_or_not(small_mnist):
+    source = data.mnist(folder=str(small_mnist))
+    joined = data.idx(
+        images=[str(small_mnist / f"{part}-images-idx3-ubyte") for part in ("train", "t10k")],
+        labels=[str(small_mnist / f"{part}-labels-idx1-ubyte.gz") for part in ("train", "t10k")],
+    )
+    np.testing.assert_array_equal(source.examples["x"], joined.examples["x"])
+    assert source.examples["y"].tolist() == [0, 1, 2, 3, 4, 5, 0, 1]
+    assert source.fields["file"].tolist() == [0] * 6 + [1] * 2
+    assert source.name == "mnist"
+
+
+def test_a_missing_mnist_says_how_to_get_it(small_mnist, tmp_path):
+    nowhere = str(tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"experiments/floral/fetch.py fashion_mnist makes it"):
+        data.mnist(variant="fashion", folder=nowhere)
+    (small_mnist / "t10k-images-idx3-ubyte").unlink()
+    with pytest.raises(DataError, match=r"no data file at '.*t10k-images-idx3-ubyte'"):
+        data.mnist(folder=str(small_mnist))
+    with pytest.raises(SpecError, match=r"variant.*fashion"):
+        data.mnist(variant="fashon", folder=nowhere)

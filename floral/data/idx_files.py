@@ -1,0 +1,103 @@
+"""Images and labels in the IDX format, in which MNIST and what was modelled on it are given."""
+
+import gzip
+import math
+import zlib
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from floral import check
+from floral.data.sources import Source, arrays, existing, scaled
+from floral.errors import DataError
+
+__all__ = ["idx", "mnist"]
+
+_FOLDERS = {"digits": "mnist", "fashion": "fashion_mnist"}
+_PARTS = ("train", "t10k")
+
+
+def idx(*, images: str | list[str], labels: str | list[str]) -> Source:
+    """Images and labels in the IDX format of MNIST, gzipped or not.
+
+    Several files are joined in order, and the field ``"file"`` says which one each example is of.
+
+    Args:
+      images: the file, or files, of images.
+      labels: the file, or files, of labels, in the same order.
+
+    Raises:
+      DataError: if a file is missing, is not IDX, is cut short, or the two disagree.
+    """
+    image_paths = [images] if isinstance(images, str) else list(images)
+    label_paths = [labels] if isinstance(labels, str) else list(labels)
+    if len(image_paths) != len(label_paths):
+        raise DataError(f"{len(image_paths)} image files but {len(label_paths)} label files")
+    x = [_read_idx(path, 3) for path in image_paths]
+    y = [_read_idx(path, 1) for path in label_paths]
+    for path, some_x, some_y in zip(image_paths, x, y, strict=True):
+        if len(some_x) != len(some_y):
+            raise DataError(f"{path!r} has {len(some_x)} images for {len(some_y)} labels")
+    file = np.repeat(np.arange(len(x)), [len(some) for some in x])
+    floats = scaled(np.concatenate(x))
+    labels_of_all = np.concatenate(y).astype(np.int32)
+    return arrays(floats, labels_of_all, fields={"file": file}, name=image_paths[0])
+
+
+def mnist(*, variant: Literal["digits", "fashion"] = "digits", folder: str | None = None) -> Source:
+    """All 70,000 images of MNIST or Fashion-MNIST: x ``[70000, 28, 28, 1]`` in [0, 1].
+
+    The 60,000 training images come first; the field ``"file"`` is 0 for them and 1 for the 10,000
+    others. ``python experiments/floral/fetch.py`` puts the files where they are looked for.
+
+    Args:
+      variant: digits, or fashion: articles of clothing in the same format.
+      folder: with the four files under their usual names, gzipped (``.gz``) or not; by default
+        ``~/.cache/floral/mnist`` or ``~/.cache/floral/fashion_mnist``.
+
+    Raises:
+      DataError: if a file is missing or damaged.
+    """
+    check.one_of(_FOLDERS, variant=variant)
+    default = Path("~/.cache/floral").expanduser() / _FOLDERS[variant]
+    place = default if folder is None else Path(folder).expanduser()
+    if not place.is_dir():
+        raise DataError(
+            f"no folder {str(place)!r} with the files of MNIST's {variant}; "
+            f"python experiments/floral/fetch.py {_FOLDERS[variant]} makes it"
+        )
+
+    def files(kind: str) -> list[str]:
+        names = [place / f"{part}-{kind}-ubyte" for part in _PARTS]
+        zipped = [name.with_name(f"{name.name}.gz") for name in names]
+        return [
+            str(packed if packed.is_file() and not plain.is_file() else plain)
+            for plain, packed in zip(names, zipped, strict=True)
+        ]
+
+    source = idx(images=files("images-idx3"), labels=files("labels-idx1"))
+    return source._replace(name=_FOLDERS[variant])
+
+
+def _read_idx(path: str, num_axes: int) -> np.ndarray:
+    data = existing(Path(path)).read_bytes()
+    if data[:2] == b"\x1f\x8b":
+        try:
+            data = gzip.decompress(data)
+        except (EOFError, OSError, zlib.error) as error:
+            raise DataError(f"{path!r} is a gzip file cut short or damaged: {error}") from error
+    magic = bytes([0, 0, 8, num_axes])
+    if data[:4] != magic:
+        raise DataError(
+            f"{path!r} is no IDX file of {num_axes} axes of bytes: "
+            f"it starts with 0x{data[:4].hex()}, expected 0x{magic.hex()}"
+        )
+    start = 4 + 4 * num_axes
+    shape = tuple(int(n) for n in np.frombuffer(data[4:start].ljust(4 * num_axes, b"\0"), ">u4"))
+    if len(data) - start != math.prod(shape):
+        raise DataError(
+            f"{path!r} is cut short: its header announces {math.prod(shape)} bytes for "
+            f"{list(shape)}, it has {max(len(data) - start, 0)}"
+        )
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
