@@ -22,7 +22,9 @@ points = st.lists(
 ).map(lambda values: np.array(values) / np.sum(values))
 
 
-def weights(mixing, losses, *, start=None, mask=SHOWN, active=ALL, round=0, count=None):
+def weights(
+    mixing, losses, *, start=None, mask=SHOWN, active=ALL, round=0, count=None, prices=None
+):
     logits = mixing.refresh.logits(
         jnp.zeros(C) if start is None else start,
         losses,
@@ -30,6 +32,7 @@ def weights(mixing, losses, *, start=None, mask=SHOWN, active=ALL, round=0, coun
         count=mask.sum() if count is None else count,
         active=active,
         round=round,
+        prices=jnp.zeros(C) if prices is None else jnp.asarray(prices),
     )
     return np.asarray(mixing.weights(logits, active=active))
 
@@ -69,7 +72,7 @@ def test_what_is_not_shown_and_who_is_not_active_give_no_evidence(mixing):
     assert found[1] == 0
     two = losses[:, jnp.array([0, 2])]
     logits = mixing.refresh.logits(
-        jnp.zeros(2), two, SHOWN, count=N, active=jnp.ones(2, bool), round=0
+        jnp.zeros(2), two, SHOWN, count=N, active=jnp.ones(2, bool), round=0, prices=jnp.zeros(2)
     )
     np.testing.assert_allclose(
         found[[0, 2]], mixing.weights(logits, active=jnp.ones(2, bool)), rtol=1e-5
@@ -146,6 +149,7 @@ def test_random_rounds_draw_one_adaptor_and_are_then_forgotten():
         (mixtures.exponential_weights, {"every": 0}, "every"),
         (mixtures.exponential_weights, {"memory": 1.5}, "memory"),
         (mixtures.exponential_weights, {"anneal": -1}, "anneal"),
+        (mixtures.exponential_weights, {"balance": 0.3}, "give settle"),
         (mixtures.responsibilities, {"steps": 0}, "steps"),
     ],
 )
@@ -157,3 +161,40 @@ def test_settings_out_of_range_are_named(make, settings, message):
 def test_one_mixture_a_layer_cannot_follow_the_losses_of_whole_adaptors():
     with pytest.raises(SpecError, match="set mixture_per to client"):
         mixtures.per_layer(mixtures.exponential_weights(), ["a"])
+
+
+def test_a_price_is_a_loss_that_every_example_pays():
+    rng = np.random.default_rng(0)
+    losses = jnp.array(rng.random((N, C)), jnp.float32)
+    prices = jnp.array([0.3, 0.0, -0.1])
+    mixing = mixtures.exponential_weights(rate=0.7)
+    np.testing.assert_allclose(
+        weights(mixing, losses, prices=prices),
+        weights(mixing, losses + jnp.tile(prices, (N, 1))),
+        rtol=1e-5,
+    )
+
+
+def test_prices_pull_shares_together_and_then_vanish():
+    mixing = mixtures.exponential_weights(balance=0.5, random_rounds=3, settle=10)
+    shares, active = jnp.array([0.75, 0.25, 0.0]), jnp.array([True, True, False])
+
+    def price(start, round):
+        return np.asarray(mixing.refresh.prices(jnp.array(start), shares, active, round))
+
+    np.testing.assert_array_equal(price([0.0, 0.0, 0.0], 2), 0)  # groups are still random
+    np.testing.assert_allclose(price([0.0, 0.0, 0.0], 3), [0.125, -0.125, 0], rtol=1e-6)
+    np.testing.assert_allclose(price([1.0, 1.0, 0.0], 12), [1.025, 0.775, 0], rtol=1e-6)
+    np.testing.assert_array_equal(price([1.0, 1.0, 0.0], 13), 0)  # the market is closed
+
+
+def test_while_mixtures_settle_clients_look_in_every_round():
+    mixing = mixtures.exponential_weights(random_rounds=2, settle=3, every=4)
+    due = [round for round in range(14) if mixing.refresh.due(round)]
+    assert due == [2, 3, 4, 6, 10]
+
+
+def test_without_a_balance_there_are_no_prices():
+    shares = jnp.array([1.0, 0.0, 0.0])
+    for mixing in (mixtures.exponential_weights(), mixtures.responsibilities()):
+        assert not mixing.refresh.prices(jnp.zeros(C), shares, ALL, 5).any()

@@ -12,7 +12,7 @@ import optax
 
 from floral import check
 from floral.algorithms.base import Download, FederatedAlgorithm, Upload
-from floral.algorithms.evidence import refreshed
+from floral.algorithms.evidence import next_prices, refreshed
 from floral.algorithms.local import LocalSolver, solve
 from floral.algorithms.parts import by_part
 from floral.algorithms.server import guarded_step
@@ -33,12 +33,14 @@ class EnsembleServer(NamedTuple):
       models: params with a leading axis C.
       active: [C] bool, the models in use.
       round: int32, the rounds taken.
+      prices: [C], what is added to the losses that mixtures follow; () where they follow none.
       optimizer: the server optimizer's state, one a model ([C, ...]).
     """
 
     models: Params
     active: Array
     round: Array
+    prices: PyTree
     optimizer: PyTree
 
 
@@ -130,6 +132,7 @@ def ensemble(
             models=models,
             active=jnp.ones((num_models,), bool),
             round=jnp.zeros((), jnp.int32),
+            prices=() if mixing.refresh is None else jnp.zeros((num_models,)),
             optimizer=jax.vmap(server_optimizer.init)(models),
         )
 
@@ -137,7 +140,10 @@ def ensemble(
         return {"mixture": mixing.init(stream(key, "mixture"), num_models, traits)}
 
     def download(server, context):
-        return Download(fresh={"models": server.models, "active": server.active}, cached=())
+        prices = {} if mixing.refresh is None else {"prices": server.prices}
+        return Download(
+            fresh={"models": server.models, "active": server.active, **prices}, cached=()
+        )
 
     def looked(row, received, batches, context, *, always=False):
         """The row, its logits as each model's own losses have them, where that is due."""
@@ -153,6 +159,7 @@ def ensemble(
             batches,
             active=received.fresh["active"],
             round=context.round,
+            prices=received.fresh.get("prices"),
             always=always,
         )
         return {"mixture": logits}
@@ -193,7 +200,16 @@ def ensemble(
             reduced.update["models"],
             reduced.weight["models"],
         )
-        return server._replace(models=models, optimizer=state, round=server.round + 1)
+        prices = next_prices(
+            mixing.refresh,
+            server.prices,
+            reduced.weight["models"],
+            server.active,
+            context.round,
+        )
+        return server._replace(
+            models=models, optimizer=state, prices=prices, round=server.round + 1
+        )
 
     def personalize(key, server, client, batches, context):
         received = download(server, context)

@@ -9,7 +9,7 @@ from floral.data import Batches
 from floral.mixtures import Refresh
 from floral.typing import Array, Batch
 
-__all__ = ["distinct_examples", "losses_alone", "one_by_one", "refreshed"]
+__all__ = ["distinct_examples", "losses_alone", "next_prices", "one_by_one", "refreshed"]
 
 
 def refreshed(
@@ -20,6 +20,7 @@ def refreshed(
     *,
     active: Array,
     round: Array,
+    prices: Array,
     always: bool = False,
 ) -> Array:
     """A client's logits, as what each adaptor alone loses on its batches has them, where due.
@@ -31,6 +32,7 @@ def refreshed(
       batches: the client's.
       active: [C] bool.
       round: int32.
+      prices: [C], added to losses by the server.
       always: whether to look in any round: a client that knows nothing does.
     """
     if refresh is None:
@@ -45,9 +47,29 @@ def refreshed(
             count=distinct_examples(batches),
             active=active,
             round=round,
+            prices=prices,
         )
 
     return look() if always else jax.lax.cond(refresh.due(round), look, lambda: logits)
+
+
+def next_prices(
+    refresh: Refresh | None, prices: Array, weight: Array, active: Array, round: Array
+) -> Array:
+    """The server's prices after a round; without a refresh there are none.
+
+    Args:
+      refresh: of the mixing.
+      prices: [C], this round's.
+      weight: [C], the examples that each adaptor had in this round; all zero changes nothing.
+      active: [C] bool.
+      round: int32, this round.
+    """
+    if refresh is None:
+        return prices
+    total = jnp.sum(weight)
+    shares = weight / jnp.where(total > 0, total, 1.0)
+    return jnp.where(total > 0, refresh.prices(prices, shares, active, round), prices)
 
 
 def losses_alone(losses_each: Callable[[Batch], Array], batches: Batches, count: int) -> Array:

@@ -18,7 +18,7 @@ import optax
 from floral import check, tree
 from floral.adaptors import AdaptedModel, Bank, init_bank, merge, precondition, weights_at
 from floral.algorithms.base import Download, FederatedAlgorithm, Upload
-from floral.algorithms.evidence import one_by_one, refreshed
+from floral.algorithms.evidence import next_prices, one_by_one, refreshed
 from floral.algorithms.local import LocalSolver, solve
 from floral.algorithms.parts import by_part, roles
 from floral.algorithms.server import guarded_step, init_stack, step_stack
@@ -41,6 +41,7 @@ class FloralServer(NamedTuple):
       stats: the model's statistics.
       active: [C] bool, the adaptors in use.
       round: int32, the rounds taken.
+      prices: [C], what is added to the losses that mixtures follow; () where they follow none.
       base_optimizer: the server optimizer's state of the trained base.
       bank_optimizer: ``{path: state [C, ...]}``, one an adaptor.
     """
@@ -51,6 +52,7 @@ class FloralServer(NamedTuple):
     stats: PyTree
     active: Array
     round: Array
+    prices: PyTree
     base_optimizer: PyTree
     bank_optimizer: dict[str, PyTree]
 
@@ -188,6 +190,7 @@ def floral(
             batches,
             active=active,
             round=context.round,
+            prices=received.fresh.get("prices"),
             always=always,
         )
         return {**row, "mixture": logits}
@@ -219,6 +222,7 @@ def floral(
             stats=stats,
             active=jnp.ones((num_adaptors,), bool),
             round=jnp.zeros((), jnp.int32),
+            prices=() if mixing.refresh is None else jnp.zeros((num_adaptors,)),
             base_optimizer=server_optimizer.init(shared["base"]),
             bank_optimizer=init_stack(server_optimizer, shared["bank"]),
         )
@@ -229,10 +233,12 @@ def floral(
     def download(server, context):
         fresh, cached = tree.split(server_values(server), server_shared)
         stats = {"stats": server.stats}
-        return Download(
-            fresh={"values": fresh, "active": server.active, **(stats if trains_shared else {})},
-            cached={"values": cached, "fixed": server.fixed, **({} if trains_shared else stats)},
-        )
+        prices = {} if mixing.refresh is None else {"prices": server.prices}
+        now = {"values": fresh, "active": server.active, **prices}
+        once = {"values": cached, "fixed": server.fixed}
+        if trains_shared:
+            return Download(fresh={**now, **stats}, cached=once)
+        return Download(fresh=now, cached={**once, **stats})
 
     def client_update(key, received, client, batches, context):
         if stateful:
@@ -261,6 +267,7 @@ def floral(
         base, base_state = shared["base"], server.base_optimizer
         bank, bank_state = shared["bank"], server.bank_optimizer
         update, weight = reduced
+        prices = server.prices
         if "base" in update:
             base, base_state = guarded_step(
                 server_optimizer, base, base_state, update["base"], weight["base"]
@@ -269,11 +276,15 @@ def floral(
             bank, bank_state = step_stack(
                 server_optimizer, bank, bank_state, update["bank"], weight["bank"]
             )
+            prices = next_prices(
+                mixing.refresh, prices, weight["bank"], server.active, context.round
+            )
         return server._replace(
             base=tree.combine(base, rest["base"]),
             bank=tree.combine(bank, rest["bank"]),
             stats=average_stats(server.stats, reduced),
             round=server.round + 1,
+            prices=prices,
             base_optimizer=base_state,
             bank_optimizer=bank_state,
         )

@@ -37,13 +37,17 @@ class Refresh(NamedTuple):
 
     Attributes:
       due: ``(round) -> bool``, whether clients look at their losses before they train this round.
-      logits: ``(logits [C], losses [n, C], mask [n], *, count, active [C] bool, round) ->
-        logits``, for losses of n shown examples, of which those where the mask is False are none;
-        ``count`` is how many different ones there are.
+      logits: ``(logits [C], losses [n, C], mask [n], *, count, active [C] bool, round, prices [C])
+        -> logits``, for losses of n shown examples, of which those where the mask is False are
+        none; ``count`` is how many different ones there are.
+      prices: ``(prices [C], shares [C], active [C] bool, round) -> prices``: what the server adds
+        to each adaptor's losses next round, from the shares of this round's examples that they
+        had; zeros at the start.
     """
 
     due: Callable[[Array | int], Array]
     logits: Callable[..., Array]
+    prices: Callable[[Array, Array, Array, Array], Array]
 
 
 class Mixing(NamedTuple):

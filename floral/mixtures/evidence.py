@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from floral import check
+from floral.errors import SpecError
 from floral.mixtures.base import LARGEST, Mixing, Refresh, finite, softmax_over, zeros
 from floral.typing import Array, Key
 
@@ -25,6 +26,8 @@ def exponential_weights(
     anneal: int = 0,
     memory: float = 0.0,
     random_rounds: int = 0,
+    balance: float = 0.0,
+    settle: int = 0,
 ) -> Mixing:
     r"""Weights ``π_c ∝ exp(-rate Σ_i f_c(i))``: the minimiser of ``rate π·f - H(π)``.
 
@@ -44,23 +47,36 @@ def exponential_weights(
       random_rounds: in as many rounds at first each client belongs to one adaptor drawn at random.
         Adaptors that are alike give no evidence: groups that differ by chance make them differ in
         what tells clients apart.
+      balance: how much dearer an adaptor becomes in a round in which it had all examples, in units
+        of the mean loss: adaptors that serve two groups lose one of them to those that serve none.
+        Prices fade by a tenth a round.
+      settle: how many rounds from the random ones on clients look in every round, and adaptors have
+        prices. After them clients look in every ``every``-th, and nothing is priced any more:
+        groups need not be of one size.
 
     Raises:
       SpecError: for settings out of range.
 
     Example:
       >>> mixing = exponential_weights()
-      >>> losses = jnp.array([[0.1, 0.9], [0.3, 0.2]])
+      >>> losses = jnp.array([[0.25, 1.0], [0.25, 0.0]])
       >>> logits = mixing.refresh.logits(
-      ...     jnp.zeros(2), losses, jnp.ones(2, bool), count=2, active=jnp.ones(2, bool), round=0
+      ...     jnp.zeros(2), losses, jnp.ones(2, bool), count=2, active=jnp.ones(2, bool), round=0,
+      ...     prices=jnp.zeros(2)
       ... )
-      >>> logits.round(6).tolist()  # sums 0.4 and 1.1
-      [0.0, -0.7]
+      >>> logits.tolist()  # sums 0.5 and 1.0
+      [0.0, -0.5]
     """
     check.positive(rate=rate)
     check.positive_int(every=every)
-    check.non_negative(anneal=anneal, random_rounds=random_rounds)
+    check.non_negative(anneal=anneal, random_rounds=random_rounds, balance=balance)
+    check.non_negative(settle=settle)
     check.in_range(0.0, 1.0, memory=memory)
+    if balance and not settle:
+        raise SpecError(
+            f"exponential_weights: balance = {balance} prices adaptors in settle = 0 rounds; give "
+            "settle as many rounds as mixtures need to find themselves, such as 100"
+        )
 
     def init(key: Key, num_adaptors: int, traits: Any) -> Array:
         if not random_rounds:
@@ -68,8 +84,10 @@ def exponential_weights(
         group = jax.random.randint(key, (), 0, num_adaptors)
         return _ONE_HOT * jax.nn.one_hot(group, num_adaptors)
 
-    def logits(logits, losses, mask, *, count, active, round):
-        mean = jnp.sum(jnp.where(mask[:, None], losses, 0.0), axis=0) / jnp.maximum(mask.sum(), 1)
+    def logits(logits, losses, mask, *, count, active, round, prices):
+        mean = prices + jnp.sum(jnp.where(mask[:, None], losses, 0.0), axis=0) / jnp.maximum(
+            mask.sum(), 1
+        )
         since = round - random_rounds
         risen = jnp.clip((since + 1) / anneal, 0.0, 1.0) if anneal else 1.0
         kept = jnp.where(since > 0, memory, 0.0) * finite(logits)
@@ -77,9 +95,16 @@ def exponential_weights(
         return new - jnp.max(jnp.where(active, new, -LARGEST))
 
     def due(round):
-        return (round >= random_rounds) & ((round - random_rounds) % every == 0)
+        since = round - random_rounds
+        return (since >= 0) & ((since < settle) | (since % every == 0))
 
-    return Mixing(init=init, weights=_weights, refresh=Refresh(due, logits))
+    def price(prices, shares, active, round):
+        since = round - random_rounds
+        fair = active / jnp.maximum(active.sum(), 1)
+        open_market = (since >= 0) & (since < settle)
+        return jnp.where(open_market, 0.9 * prices + balance * (shares - fair), 0.0)
+
+    return Mixing(init=init, weights=_weights, refresh=Refresh(due, logits, price))
 
 
 def responsibilities(*, every: int = 1, steps: int = 1) -> Mixing:
@@ -101,14 +126,15 @@ def responsibilities(*, every: int = 1, steps: int = 1) -> Mixing:
       >>> mixing = responsibilities(steps=100)
       >>> losses = jnp.array([[0.0, 9.0], [0.0, 9.0], [9.0, 0.0], [0.0, 9.0]])
       >>> logits = mixing.refresh.logits(
-      ...     jnp.zeros(2), losses, jnp.ones(4, bool), count=4, active=jnp.ones(2, bool), round=0
+      ...     jnp.zeros(2), losses, jnp.ones(4, bool), count=4, active=jnp.ones(2, bool), round=0,
+      ...     prices=jnp.zeros(2)
       ... )
       >>> mixing.weights(logits, active=jnp.ones(2, bool)).round(2).tolist()
       [0.75, 0.25]
     """
     check.positive_int(every=every, steps=steps)
 
-    def logits(logits, losses, mask, *, count, active, round):
+    def logits(logits, losses, mask, *, count, active, round, prices):
         def step(_, weights):
             prior = jnp.log(weights)
             each = jax.vmap(lambda own: softmax_over(prior - own, active))(losses)
@@ -121,7 +147,10 @@ def responsibilities(*, every: int = 1, steps: int = 1) -> Mixing:
     def due(round):
         return jnp.asarray(round) % every == 0
 
-    return Mixing(init=zeros, weights=_weights, refresh=Refresh(due, logits))
+    def price(prices, shares, active, round):
+        return prices
+
+    return Mixing(init=zeros, weights=_weights, refresh=Refresh(due, logits, price))
 
 
 def _weights(logits, *, active, round=0, train=False, key=None):

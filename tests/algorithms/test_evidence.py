@@ -136,3 +136,26 @@ def test_an_ensembles_logits_are_the_losses_of_its_models(build, simulator, popu
         np.testing.assert_allclose(
             logits[0] - logits[1], sums[1] - sums[0], rtol=1e-4, atol=FLOAT32
         )
+
+
+@pytest.mark.parametrize("name", ["floral", "ensemble"])
+def test_the_server_prices_adaptors_by_the_examples_they_had(name, build, simulator, population):
+    mixing = mixtures.exponential_weights(balance=0.5, settle=9)
+    options = {"train": SHARED} if name == "floral" else {"mixture_learning_rate": 0.0}
+    sim = simulator(build(name, mixing=mixing, **options), execution=SCAN)
+    start = sim.init(jax.random.key(0))
+    state, _ = sim.round(told_apart(start) if name == "floral" else start)
+    sizes = population.splits["train"].sizes
+    had = sum(
+        size * np.asarray(sim.evaluate(state, "train")["mixture"][client])
+        for client, size in enumerate(sizes)
+    )
+    np.testing.assert_allclose(state.server.prices, 0.5 * (had / sizes.sum() - 0.5), atol=1e-6)
+    dearer = state._replace(server=state.server._replace(prices=jnp.array([50.0, 0.0])))
+    after, _ = sim.round(dearer)
+    assert (sim.evaluate(after, "train")["mixture"][:, 1] > 0.99).all()
+
+
+def test_mixtures_that_follow_no_losses_send_no_prices(build, simulator):
+    sim = simulator(build("floral"), execution=SCAN)
+    assert sim.init(jax.random.key(0)).server.prices == ()
