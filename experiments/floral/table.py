@@ -1,4 +1,4 @@
-"""The MNIST runs side by side: methods over tasks, and how far learned mixtures are from known ones.
+"""The MNIST runs side by side: methods over tasks, and learned mixtures against known ones.
 
     for seed in 0 1 2; do floral run configs/floral/mnist_rotate.yaml seed=$seed; done
     python experiments/floral/table.py runs/mnist_rotate* --json results.json
@@ -41,8 +41,9 @@ def collect(folders: Iterable[Path]) -> Cells:
 def task(config: dict[str, Any]) -> str:
     """A name for what a config trains on."""
     data = config["data"]
-    kept = "" if data["keep"] == 1.0 else f", {data['keep']:.0%}"
-    return f"{data['source']['variant']}, {data['shift']['kind']}{kept}"
+    images = data["source"].get("variant", "digits")
+    kept = data.get("keep", 1.0)
+    return f"{images}, {data['shift']['kind']}" + ("" if kept == 1.0 else f", {kept:.0%}")
 
 
 def spread(values: list[float]) -> str:
