@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from floral import check
 from floral.errors import SpecError
 from floral.mixtures.base import LARGEST, Mixing, Refresh, finite, softmax_over, zeros
+from floral.mixtures.weights import softmax
 from floral.typing import Array, Key
 
 __all__ = ["exponential_weights", "responsibilities"]
@@ -104,7 +105,7 @@ def exponential_weights(
         open_market = (since >= 0) & (since < settle)
         return jnp.where(open_market, 0.9 * prices + balance * (shares - fair), 0.0)
 
-    return Mixing(init=init, weights=_weights, refresh=Refresh(due, logits, price))
+    return Mixing(init=init, weights=softmax().weights, refresh=Refresh(due, logits, price))
 
 
 def responsibilities(*, every: int = 1, steps: int = 1) -> Mixing:
@@ -150,8 +151,4 @@ def responsibilities(*, every: int = 1, steps: int = 1) -> Mixing:
     def price(prices, shares, active, round):
         return prices
 
-    return Mixing(init=zeros, weights=_weights, refresh=Refresh(due, logits, price))
-
-
-def _weights(logits, *, active, round=0, train=False, key=None):
-    return softmax_over(logits, active)
+    return Mixing(init=zeros, weights=softmax().weights, refresh=Refresh(due, logits, price))
