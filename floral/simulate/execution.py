@@ -28,11 +28,13 @@ __all__ = [
     "stays_on_host",
 ]
 
-_LARGEST_CHUNK = 64
+_LARGEST_CHUNK = 1024
+_LARGEST_CHUNK_OF_CONVOLUTIONS = 64  # of own kernels: on an H100 256 take five times as long
 _LARGEST_CHUNK_ON_CPU = 20
 _EVALUATED = 16
 _EXAMPLES_ON_CPU = 64  # predicted at once; what is computed of more leaves the cache
 _SHARE_OF_DEVICE = 1 / 4  # a round holds a table twice, and the best snapshot once more
+_SHARE_OF_STEP = 1 / 2  # of a device, for what a step's products read and write
 _SHARE_OF_HOST = 1 / 2
 
 WalkKind = Literal["auto", "timed", "vmap", "chunk", "scan"]
@@ -65,7 +67,7 @@ def execution(
 
     Args:
       walk: on each device: vmap (its whole share of the cohort side by side), chunk (so many at a
-        time), scan (one after another), auto, which looks at the backend and at what clients
+        time), scan (one after another), auto, which looks at the device and at what clients
         train, or timed, which tries 1, 4, 16, ... and the whole share, each on a few rounds of a
         state that is thrown away, and takes the fastest; a run of the command line remembers what
         it found for a program, and to check, describe or plan a config nothing is timed.
@@ -147,30 +149,46 @@ def chosen_devices(execution: Execution) -> list[Any]:
 
 
 def chunk_size(
-    execution: Execution, share: int, *, own_weights: bool, convolves: bool, backend: str
+    execution: Execution,
+    share: int,
+    *,
+    own_weights: bool,
+    convolves: bool,
+    step_bytes: float,
+    device: Any,
 ) -> int:
     """How many clients go side by side on one device.
 
     On a CPU a client that trains weights of its own is fastest alone: its weights stay in cache. So
     is one that convolves: kernels of several clients would make grouped convolutions, which a CPU
-    is slow at. Clients that share frozen weights are fastest side by side, as all are on an
-    accelerator; on a CPU a few at a time, while what they compute stays in cache.
+    is slow at. Clients that share frozen weights are fastest a few at a time, while what they
+    compute stays in cache. On an accelerator all are fastest side by side, as many as surely fit;
+    grouped convolutions up to a number (``experiments/bench/accelerator.py`` measures both).
 
     Args:
       execution: what the user asked for.
       share: clients of a cohort on one device.
       own_weights: whether each client trains a copy of the model's weights.
       convolves: whether a client's turn has convolutions.
-      backend: as ``jax.default_backend()`` names it.
+      step_bytes: read and written by the products of one local step of one client: a little more
+        than a client side by side adds to a round's memory.
+      device: one that the cohort is walked on.
     """
     if execution.walk == "chunk":
         return min(execution.chunk or share, share)
     if execution.walk in ("auto", "timed"):
-        if backend == "cpu" and (own_weights or convolves):
-            return 1
-        chunks = -(-share // (_LARGEST_CHUNK_ON_CPU if backend == "cpu" else _LARGEST_CHUNK))
-        return -(-share // max(1, chunks))  # alike in size, lest the last is mostly empty
+        if device.platform != "cpu":
+            fitting = int(_SHARE_OF_STEP * device_memory(device) / max(1.0, step_bytes))
+            most = _LARGEST_CHUNK_OF_CONVOLUTIONS if convolves else _LARGEST_CHUNK
+            return _alike(share, max(1, min(fitting, most)))
+        return 1 if own_weights or convolves else _alike(share, _LARGEST_CHUNK_ON_CPU)
     return 1 if execution.walk == "scan" else share
+
+
+def _alike(share: int, most: int) -> int:
+    """The size of as few chunks as there can be, alike in size, lest the last is mostly empty."""
+    chunks = -(-share // most)
+    return -(-share // max(1, chunks))
 
 
 def evaluated_together(examples: int, *, convolves: bool, backend: str) -> int:

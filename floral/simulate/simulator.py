@@ -167,9 +167,8 @@ def make_simulator(
     context = jax.eval_shape(
         lambda data: client_context(data, zero, zero, jax.random.key(0), jnp.ones(())), data
     )
-    turn = trace_turn(
-        algorithm, server_struct, context, batch, batching, steps=_mean_steps(dataset, batching)
-    )
+    steps = _mean_steps(dataset, batching)
+    turn = trace_turn(algorithm, server_struct, context, batch, batching, steps=steps)
 
     start = make_start(algorithm, uplink, server, turn.upload, execution, data, mesh)
     keeps_rows = start.new_table is not None
@@ -224,7 +223,8 @@ def make_simulator(
         share,
         own_weights=costs.uploaded_parameters > costs.model_parameters / 2,
         convolves=convolves,
-        backend=backend,
+        step_bytes=costs.product_bytes / max(1.0, steps),
+        device=mesh.local_devices[0],
     )
     seconds: Mapping[int, float] = {}
     if execution.walk == "timed":

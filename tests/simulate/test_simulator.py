@@ -328,22 +328,59 @@ def test_a_fraction_is_rounded_and_never_empty():
 
 
 @pytest.mark.parametrize(
-    ("backend", "own_weights", "convolves", "expected"),
+    ("platform", "own_weights", "convolves", "step_bytes", "expected"),
     [
-        ("cpu", True, False, 1),
-        ("cpu", False, True, 1),
-        ("cpu", False, False, 20),
-        ("gpu", True, False, 60),
-        ("gpu", False, True, 60),
+        ("cpu", True, False, 1e6, 1),
+        ("cpu", False, True, 1e6, 1),
+        ("cpu", False, False, 1e6, 20),
+        ("gpu", True, False, 1e6, 300),
+        ("gpu", False, True, 1e6, 60),
+        ("gpu", True, False, 1e8, 100),  # 100 steps move half of the device's bytes
+        ("gpu", True, True, 1e9, 10),
+        ("gpu", True, True, 1e12, 1),
     ],
 )
-def test_automatic_walks_follow_the_backend_and_what_clients_do(
-    backend, own_weights, convolves, expected
+def test_automatic_walks_follow_the_device_and_what_clients_do(
+    platform, own_weights, convolves, step_bytes, expected
 ):
+    class Device:
+        def memory_stats(self):
+            return {"bytes_limit": 20 * 10**9}
+
+    device = Device()
+    device.platform = platform
     chosen = chunk_size(
-        simulate.execution(), 300, own_weights=own_weights, convolves=convolves, backend=backend
+        simulate.execution(),
+        300,
+        own_weights=own_weights,
+        convolves=convolves,
+        step_bytes=step_bytes,
+        device=device,
     )
     assert chosen == expected
+
+
+def test_a_step_of_products_moves_about_what_a_client_adds_to_a_round():
+    """So that the automatic walk of an accelerator fits."""
+    model = models.mlp(10, hidden=(50,))
+    clients = [{"train": {"x": np.ones((8, 100)), "y": np.arange(8)}} for _ in range(2)]
+    local = algorithms.local_solver(optax.sgd, learning_rate=0.1)
+    algorithm = algorithms.fedavg(model, losses.cross_entropy, local)
+
+    def chunk(size):
+        return simulate.make_simulator(
+            algorithm,
+            model,
+            data.from_clients(clients, num_classes=10),
+            metrics={},
+            batching=data.batching(batch_size=8),
+            execution=simulate.execution(walk="chunk", chunk=size, devices=1),
+            donate=True,
+        )
+
+    alone = chunk(1)
+    added = chunk(2).memory().device - alone.memory().device
+    assert 0.25 * added < alone.costs.product_bytes < 4 * added
 
 
 @pytest.mark.parametrize(
