@@ -22,8 +22,8 @@ PUBLIC = {
     """,
     "floral.data": """
         Batches Batching FederatedDataset LazyArray Partition Partitioner Shift Source Split
-        SyntheticTask arrays as_batches batching blocks digits dirichlet federate federated
-        from_clients from_dataset from_flat from_npz gather generated huggingface idx iid
+        SyntheticTask arrays as_batches batching blocks digits dirichlet distinct_examples federate
+        federated from_clients from_dataset from_flat from_npz gather generated huggingface idx iid
         label_clusters label_shift load_partition locate mapped masked mnist natural noise none npz
         num_steps permute
         quantity_skew rotate save_mapped save_partition saved schedule shards show split_clients
@@ -32,8 +32,9 @@ PUBLIC = {
     "floral.errors": "ConfigError DataError FloralError PrivacyError SpecError",
     "floral.losses": "cross_entropy squared_error",
     "floral.metrics": "Metric accuracy from_per_example gini jain top_k_accuracy worst_share",
-    "floral.mixtures": "Mixing Refresh agreement entropy exponential_weights known matching "
-    "per_layer responsibilities sharpness softmax top_k traits_check",
+    "floral.mixtures": "DiscriminantsState Grouping Mixing Refresh agreement discriminants entropy "
+    "exponential_weights known matching per_layer responsibilities sharpness softmax top_k "
+    "traits_check",
     "floral.models": "Model cnn from_equinox from_function from_linen from_nnx linear mlp resnet "
     "vit",
     "floral.simulate": """

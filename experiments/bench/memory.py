@@ -60,7 +60,10 @@ FLORAL_4, FLORAL_10 = ({"method": "floral", "adaptors": count} for count in (4, 
 def cases() -> list[dict[str, Any]]:
     """What is measured: model, method, cohort, walk, devices, and where the population is."""
     asked: list[dict[str, Any]] = []
-    for model, many in (("mlp", 1000), ("cnn", 100)):  # side by side convolutions take a second each
+    for model, many in (
+        ("mlp", 1000),
+        ("cnn", 100),
+    ):  # side by side convolutions take a second each
         named = {"model": model}
         asked += [
             named | {"cohort": 100} | VMAP,

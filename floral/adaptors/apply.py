@@ -52,12 +52,14 @@ class AdaptedModel(NamedTuple):
       methods: for every adapted leaf ``"fast"`` or ``"merged: <why>"``.
       plan: which leaf has which adaptor.
       params: structs of the model's params.
+      batch: structs of the batch that it was made with.
     """
 
     apply: AdaptedApply
     methods: dict[str, str]
     plan: Plan
     params: Params
+    batch: Batch
 
 
 def adapt(model: Model, rules: Sequence[Rule], batch: Batch) -> AdaptedModel:
@@ -162,7 +164,7 @@ def adapted(
         _check_met(met, fast)
         return outputs, stats
 
-    return AdaptedModel(apply=apply, methods=methods, plan=plan, params=structs)
+    return AdaptedModel(apply=apply, methods=methods, plan=plan, params=structs, batch=batch)
 
 
 def _distinct(params: Params) -> Params:

@@ -13,6 +13,7 @@ import optax
 from floral import check
 from floral.algorithms.base import Download, FederatedAlgorithm, Upload
 from floral.algorithms.evidence import next_prices, refreshed
+from floral.algorithms.grouping import grouping_learnt, grouping_start, grouping_told, placed
 from floral.algorithms.local import LocalSolver, solve
 from floral.algorithms.parts import by_part
 from floral.algorithms.server import guarded_step
@@ -34,6 +35,7 @@ class EnsembleServer(NamedTuple):
       active: [C] bool, the models in use.
       round: int32, the rounds taken.
       prices: [C], what is added to the losses that mixtures follow; () where they follow none.
+      grouping: what is known of the clients' data; () where mixtures do not come from it.
       optimizer: the server optimizer's state, one a model ([C, ...]).
     """
 
@@ -41,6 +43,7 @@ class EnsembleServer(NamedTuple):
     active: Array
     round: Array
     prices: PyTree
+    grouping: PyTree
     optimizer: PyTree
 
 
@@ -133,6 +136,7 @@ def ensemble(
             active=jnp.ones((num_models,), bool),
             round=jnp.zeros((), jnp.int32),
             prices=() if mixing.refresh is None else jnp.zeros((num_models,)),
+            grouping=grouping_start(mixing, key, sample, num_models),
             optimizer=jax.vmap(server_optimizer.init)(models),
         )
 
@@ -141,20 +145,29 @@ def ensemble(
 
     def download(server, context):
         prices = {} if mixing.refresh is None else {"prices": server.prices}
-        return Download(
-            fresh={"models": server.models, "active": server.active, **prices}, cached=()
-        )
+        grouping = {} if mixing.grouping is None else {"grouping": server.grouping}
+        now = {"models": server.models, "active": server.active, **prices, **grouping}
+        return Download(fresh=now, cached=())
 
     def looked(row, received, batches, context, *, always=False):
-        """The row, its logits as each model's own losses have them, where that is due."""
+        """The row, its logits as its examples or each model's losses have them, where due."""
 
         def losses_each(batch):
             outputs = outputs_of_each(received.fresh["models"], batch)
             return jax.vmap(lambda own: loss(own, batch), out_axes=1)(outputs)
 
+        logits = placed(
+            mixing,
+            received.fresh.get("grouping"),
+            row["mixture"],
+            batches,
+            active=received.fresh["active"],
+            round=context.round,
+            always=always,
+        )
         logits = refreshed(
             mixing.refresh,
-            row["mixture"],
+            logits,
             losses_each,
             batches,
             active=received.fresh["active"],
@@ -186,9 +199,13 @@ def ensemble(
         mixture = mixing.weights(
             end["mixture"], active=received.fresh["active"], round=context.round
         )
+        told = grouping_told(mixing, received.fresh.get("grouping"), batches, context.round)
         upload = Upload(
-            update={"models": subtract(start["models"], end["models"])},
-            weight={"models": context.num_examples * mixture},
+            update={"models": subtract(start["models"], end["models"]), **told},
+            weight={
+                "models": context.num_examples * mixture,
+                **dict.fromkeys(told, jnp.ones(())),
+            },
         )
         return upload, {"mixture": end["mixture"]} if stateful else (), metrics
 
@@ -208,7 +225,11 @@ def ensemble(
             context.round,
         )
         return server._replace(
-            models=models, optimizer=state, prices=prices, round=server.round + 1
+            models=models,
+            optimizer=state,
+            prices=prices,
+            grouping=grouping_learnt(mixing, server.grouping, reduced, context.round),
+            round=server.round + 1,
         )
 
     def personalize(key, server, client, batches, context):

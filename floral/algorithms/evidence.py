@@ -5,11 +5,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from floral.data import Batches
+from floral.data import Batches, distinct_examples
 from floral.mixtures import Refresh
 from floral.typing import Array, Batch
 
-__all__ = ["distinct_examples", "losses_alone", "next_prices", "one_by_one", "refreshed"]
+__all__ = ["losses_alone", "next_prices", "one_by_one", "refreshed"]
 
 
 def refreshed(
@@ -105,16 +105,3 @@ def one_by_one(losses_of: Callable[[Array, Batch], Array], count: int) -> Callab
         return jax.lax.map(lambda weights: losses_of(weights, batch), jnp.eye(count)).T
 
     return losses_each
-
-
-def distinct_examples(batches: Batches) -> Array:
-    """How many different examples are shown, however often each is: int32.
-
-    Example:
-      >>> mask = jnp.array([[True, True], [True, False]])
-      >>> rows = jnp.array([[7, 3], [7, 5]])
-      >>> distinct_examples(Batches({}, rows, mask)).tolist()
-      2
-    """
-    shown = jnp.sort(jnp.where(batches.mask, batches.rows, -1), axis=None)
-    return jnp.sum(jnp.diff(shown, prepend=-1) != 0, dtype=jnp.int32)

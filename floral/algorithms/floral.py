@@ -19,6 +19,7 @@ from floral import check, tree
 from floral.adaptors import AdaptedModel, Bank, init_bank, merge, precondition, weights_at
 from floral.algorithms.base import Download, FederatedAlgorithm, Upload
 from floral.algorithms.evidence import next_prices, one_by_one, refreshed
+from floral.algorithms.grouping import grouping_learnt, grouping_start, grouping_told, placed
 from floral.algorithms.local import LocalSolver, solve
 from floral.algorithms.parts import by_part, roles
 from floral.algorithms.server import guarded_step, init_stack, step_stack
@@ -42,6 +43,7 @@ class FloralServer(NamedTuple):
       active: [C] bool, the adaptors in use.
       round: int32, the rounds taken.
       prices: [C], what is added to the losses that mixtures follow; () where they follow none.
+      grouping: what is known of the clients' data; () where mixtures do not come from it.
       base_optimizer: the server optimizer's state of the trained base.
       bank_optimizer: ``{path: state [C, ...]}``, one an adaptor.
     """
@@ -53,6 +55,7 @@ class FloralServer(NamedTuple):
     active: Array
     round: Array
     prices: PyTree
+    grouping: PyTree
     base_optimizer: PyTree
     bank_optimizer: dict[str, PyTree]
 
@@ -175,7 +178,7 @@ def floral(
         return tree.combine(row, received.fresh["values"], received.cached["values"])
 
     def looked(row, received, batches, context, *, always=False):
-        """The row, its logits as each adaptor's own losses have them, where that is due."""
+        """The row, its logits as its examples or each adaptor's losses have them, where due."""
         values, active = values_of(row, received), received.fresh["active"]
 
         def losses_of(weights, batch):
@@ -183,9 +186,18 @@ def floral(
             outputs, _ = model.apply(values["base"], stats_of(received), bank, weights, batch)
             return loss(outputs, batch)
 
+        logits = placed(
+            mixing,
+            received.fresh.get("grouping"),
+            row["mixture"],
+            batches,
+            active=active,
+            round=context.round,
+            always=always,
+        )
         logits = refreshed(
             mixing.refresh,
-            row["mixture"],
+            logits,
             one_by_one(losses_of, num_adaptors),
             batches,
             active=active,
@@ -223,6 +235,7 @@ def floral(
             active=jnp.ones((num_adaptors,), bool),
             round=jnp.zeros((), jnp.int32),
             prices=() if mixing.refresh is None else jnp.zeros((num_adaptors,)),
+            grouping=grouping_start(mixing, key, model.batch, num_adaptors),
             base_optimizer=server_optimizer.init(shared["base"]),
             bank_optimizer=init_stack(server_optimizer, shared["bank"]),
         )
@@ -234,7 +247,8 @@ def floral(
         fresh, cached = tree.split(server_values(server), server_shared)
         stats = {"stats": server.stats}
         prices = {} if mixing.refresh is None else {"prices": server.prices}
-        now = {"values": fresh, "active": server.active, **prices}
+        grouping = {} if mixing.grouping is None else {"grouping": server.grouping}
+        now = {"values": fresh, "active": server.active, **prices, **grouping}
         once = {"values": cached, "fixed": server.fixed}
         if trains_shared:
             return Download(fresh={**now, **stats}, cached=once)
@@ -257,6 +271,9 @@ def floral(
         update = {part: moved[part] for part in ("base", "bank") if jax.tree.leaves(moved[part])}
         update |= stats_update(stats_of(received), stats) if trains_shared else {}
         weight = dict.fromkeys(update, count)
+        told = grouping_told(mixing, received.fresh.get("grouping"), batches, context.round)
+        update |= told
+        weight |= dict.fromkeys(told, jnp.ones(()))
         if "bank" in update:
             weight["bank"] = _adaptor_weights(mixture, count, update["bank"])
         kept = tree.split(end, parts.private)[0] if stateful else ()
@@ -285,6 +302,7 @@ def floral(
             stats=average_stats(server.stats, reduced),
             round=server.round + 1,
             prices=prices,
+            grouping=grouping_learnt(mixing, server.grouping, reduced, context.round),
             base_optimizer=base_state,
             bank_optimizer=bank_state,
         )

@@ -15,7 +15,7 @@ from floral.data.generated import generated
 from floral.data.hubs import from_dataset, huggingface, tfds
 from floral.data.idx_files import idx, mnist
 from floral.data.lazy import LazyArray
-from floral.data.lookup import Batches, as_batches, masked, show
+from floral.data.lookup import Batches, as_batches, distinct_examples, masked, show
 from floral.data.mapped import mapped, save_mapped
 from floral.data.ownership import Partition, load_partition, save_partition, split_clients
 from floral.data.partition import (
@@ -51,6 +51,7 @@ __all__ = [
     "blocks",
     "digits",
     "dirichlet",
+    "distinct_examples",
     "federate",
     "federated",
     "from_clients",

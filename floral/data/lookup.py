@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from floral.typing import Array, Batch
 
-__all__ = ["Batches", "as_batches", "masked", "show"]
+__all__ = ["Batches", "as_batches", "distinct_examples", "masked", "show"]
 
 
 class Batches(NamedTuple):
@@ -87,3 +87,16 @@ def masked(batch: Mapping[str, Array]) -> dict[str, Array]:
         return jnp.where(live, leaf, jnp.zeros_like(leaf))
 
     return {name: leaf if name == "mask" else zero(leaf) for name, leaf in batch.items()}
+
+
+def distinct_examples(batches: Batches) -> Array:
+    """How many different examples are shown, however often each is: int32.
+
+    Example:
+      >>> mask = jnp.array([[True, True], [True, False]])
+      >>> rows = jnp.array([[7, 3], [7, 5]])
+      >>> distinct_examples(Batches({}, rows, mask)).tolist()
+      2
+    """
+    shown = jnp.sort(jnp.where(batches.mask, batches.rows, -1), axis=None)
+    return jnp.sum(jnp.diff(shown, prepend=-1) != 0, dtype=jnp.int32)

@@ -90,7 +90,13 @@ ADAPTOR = Area(
 MIXING = Area(
     "mixing",
     _from(
-        "floral.mixtures", "softmax", "top_k", "exponential_weights", "responsibilities", "known"
+        "floral.mixtures",
+        "softmax",
+        "top_k",
+        "exponential_weights",
+        "responsibilities",
+        "discriminants",
+        "known",
     ),
 )
 ALGORITHM = Area(

@@ -1,14 +1,18 @@
 """Mixtures: from a client's logits to its weights over the bank, and how good they are."""
 
 from floral.mixtures.agreement import agreement, entropy, matching, sharpness
-from floral.mixtures.base import Mixing, Refresh, per_layer, traits_check
+from floral.mixtures.base import Grouping, Mixing, Refresh, per_layer, traits_check
+from floral.mixtures.discriminants import DiscriminantsState, discriminants
 from floral.mixtures.evidence import exponential_weights, responsibilities
 from floral.mixtures.weights import known, softmax, top_k
 
 __all__ = [
+    "DiscriminantsState",
+    "Grouping",
     "Mixing",
     "Refresh",
     "agreement",
+    "discriminants",
     "entropy",
     "exponential_weights",
     "known",

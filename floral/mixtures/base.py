@@ -19,6 +19,7 @@ from floral.typing import Array, Key, PyTree
 
 __all__ = [
     "LARGEST",
+    "Grouping",
     "Mixing",
     "Refresh",
     "finite",
@@ -50,6 +51,24 @@ class Refresh(NamedTuple):
     prices: Callable[[Array, Array, Array, Array], Array]
 
 
+class Grouping(NamedTuple):
+    """How server and clients find groups together, by sums over clients.
+
+    Attributes:
+      init: ``(key, batch, C) -> state`` of the server, for a batch of the data's shapes.
+      tell: ``(state, batches, round) -> told``, what a client adds in a round, a tree of arrays.
+      learn: ``(state, mean of what was told, clients, round) -> state`` after a round in which so
+        many clients took part; with none of them the state stays.
+      place: ``(state, logits [C], batches, *, active [C] bool, round, always) -> logits`` of a
+        client, once groups are known; ``always`` anew, else where the logits are still all zero.
+    """
+
+    init: Callable[[Key, Mapping[str, Any], int], PyTree]
+    tell: Callable[[PyTree, Any, Array], PyTree]
+    learn: Callable[[PyTree, PyTree, Array, Array], PyTree]
+    place: Callable[..., Array]
+
+
 class Mixing(NamedTuple):
     """How logits become weights.
 
@@ -60,6 +79,7 @@ class Mixing(NamedTuple):
         structure, non-negative, summing to one over the active adaptors.
       refresh: how logits follow the losses of each adaptor alone; None if they only follow their
         gradient.
+      grouping: how groups are found from what clients' data are like; None if they are not.
       check_traits: ``({name: [N, ...]}, C) -> None``: raises SpecError, on the host, for clients
         whose traits cannot give a mixture; None if any will do.
     """
@@ -67,6 +87,7 @@ class Mixing(NamedTuple):
     init: Callable[[Key, int, Any], PyTree]
     weights: Callable[..., PyTree]
     refresh: Refresh | None = None
+    grouping: Grouping | None = None
     check_traits: Callable[[Mapping[str, Any], int], None] | None = None
 
 
@@ -81,12 +102,13 @@ def per_layer(mixing: Mixing, prefixes: Sequence[str]) -> Mixing:
       A mixing over ``{prefix: [C]}``.
 
     Raises:
-      SpecError: for a mixing that follows losses: those of an adaptor are the whole network's.
+      SpecError: for a mixing that follows the losses of whole adaptors, or finds groups of clients.
     """
-    if mixing.refresh is not None:
+    if mixing.refresh is not None or mixing.grouping is not None:
         raise SpecError(
-            "mixture_per: a mixing that follows the losses of whole adaptors gives one mixture for "
-            "the network; set mixture_per to client, or mixing to softmax"
+            "mixture_per: a mixing that follows the losses of whole adaptors, or groups clients by "
+            "their data, gives one mixture for the network; set mixture_per to client, or mixing "
+            "to softmax"
         )
 
     def init(key, num_adaptors, traits):

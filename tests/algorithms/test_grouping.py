@@ -1,0 +1,67 @@
+"""FLoRAL and the Ensemble whose clients are grouped by what their examples are like."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from floral import mixtures, simulate
+
+SCAN = simulate.execution(walk="scan")
+MIXING = mixtures.discriminants(size=6, survey_rounds=2, group_rounds=6)
+TRAIN = {"floral": {"train": ("base", "bank")}, "ensemble": {"mixture_learning_rate": 0.0}}
+CLUSTERS = (0, 1) * 6
+
+
+@pytest.fixture(scope="module")
+def groups(make_population):
+    """Twelve clients of two groups, which regress on other targets; the last two are unseen."""
+    return make_population((60,) * 12, clusters=CLUSTERS, unseen=[False] * 10 + [True] * 2)
+
+
+def weights(sim, state, count=12):
+    logits = [np.asarray(sim.client(state, client)["mixture"]) for client in range(count)]
+    return np.asarray(jax.nn.softmax(jnp.array(logits)))
+
+
+@pytest.mark.parametrize("name", ["floral", "ensemble"])
+@pytest.mark.parametrize("stateful", [True, False])
+def test_clients_of_a_group_share_an_adaptor_unseen_ones_too(
+    name, stateful, build, simulator, groups, after
+):
+    algorithm = build(name, mixing=MIXING, stateful=stateful, **TRAIN[name])
+    sim = simulator(algorithm, groups, execution=SCAN)
+    state = after(sim, 8)
+    if stateful:
+        np.testing.assert_array_equal(weights(sim, state, 10), 0.5)
+    state, _ = sim.round(state)
+    assert mixtures.agreement(weights(sim, state), np.array(CLUSTERS)) == 1.0
+
+
+def test_what_the_server_learns_does_not_depend_on_the_walk(build, simulator, groups, after, near):
+    """Which it would if anything but sums over clients reached it."""
+    algorithm = build("floral", mixing=MIXING, **TRAIN["floral"])
+    learnt = []
+    for execution in (SCAN, simulate.execution(walk="vmap"), simulate.execution(devices=2)):
+        state = after(simulator(algorithm, groups, execution=execution), 9)
+        learnt.append((state.server.grouping, state.table))
+    # k-means chooses among starts of equal cost, so the scale is that of sums of squares
+    near(learnt[0], learnt[1], 1e-3)
+    near(learnt[0], learnt[2], 1e-3)
+
+
+def test_groups_are_found_over_a_frozen_base_and_bank(build, simulator, groups, after):
+    algorithm = build("floral", mixing=MIXING, train=("mixture",))
+    sim = simulator(algorithm, groups, execution=SCAN)
+    state = after(sim, 9)
+    assert mixtures.agreement(weights(sim, state, 10), np.array(CLUSTERS[:10])) == 1.0
+
+
+def test_mixtures_without_groups_tell_nothing(build, simulator):
+    algorithm = build("floral")
+    sim = simulator(algorithm)
+    state = sim.init(jax.random.key(0))
+    assert state.server.grouping == ()
+    with_groups = simulator(build("floral", mixing=MIXING)).costs
+    told = 2 * 6 * 6 + 6 + 2 + 16 * (2 * 1 + 2 + 1)  # moments; of 16 starts two groups on a line
+    assert with_groups.uploaded_parameters - sim.costs.uploaded_parameters == told
