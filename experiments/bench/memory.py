@@ -82,7 +82,7 @@ def cases() -> list[dict[str, Any]]:
         asked += [
             {"model": model, "cohort": 100} | FEW,
             {"model": model, "cohort": 20} | FEW | TWO,
-            {"model": model, "cohort": 20} | FEW | CHUNK,
+            {"model": model, "cohort": 4} | FEW | CHUNK | {"chunk": 2},
             {"model": model, **FLORAL_4, "cohort": 20} | FEW | TWO,
         ]
     return [BASE | case for case in asked]
