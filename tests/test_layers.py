@@ -14,7 +14,7 @@ import floral
 
 ROOT = Path(floral.__file__).parent
 LAYERS = (
-    {"typing", "errors", "check", "tree", "random", "messages", "text_table"},
+    {"typing", "errors", "check", "tree", "random", "messages", "operations", "text_table"},
     {"losses", "mixtures", "models", "adaptors", "data", "metrics"},
     {"algorithms", "uplink"},
     {"simulate"},

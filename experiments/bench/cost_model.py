@@ -50,8 +50,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import floral as fl
+from floral.operations import work_of
 from floral.simulate.clients import client_context
-from floral.simulate.operations import work_of
 
 __all__ = ["MODELS", "Cell", "Workload", "predict", "workloads"]
 

@@ -9,7 +9,7 @@ from floral import tree
 from floral.algorithms.base import FederatedAlgorithm
 from floral.data import Batching, as_batches
 from floral.messages import Upload
-from floral.simulate.operations import Work, work_of_program
+from floral.operations import Work, work_of_program
 from floral.simulate.state import SimulationState
 from floral.typing import Batch, PyTree
 
@@ -28,7 +28,7 @@ class Costs(NamedTuple):
       client_state_bytes: kept by the client between rounds.
       server_state_bytes: kept by the server, optimizer state included, client rows excluded.
       operations: floating-point operations of a round on a client of average size; see
-        ``floral.simulate.operations``.
+        ``floral.operations``.
       product_bytes: read and written by the products that these are of.
     """
 
