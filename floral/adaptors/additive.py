@@ -33,4 +33,7 @@ def additive(*, alpha: float = 1.0) -> Adaptor:
     def delta(trained, fixed, rank=None):
         return alpha * trained["offset"]
 
-    return Adaptor(init=init, delta=delta, kind="additive")
+    def mix(trained, weights):
+        return {"offset": jnp.tensordot(weights, trained["offset"], axes=1)}
+
+    return Adaptor(init=init, delta=delta, kind="additive", mix=mix)

@@ -5,18 +5,20 @@ output gains what the mixture of the bank adds to it: one thin pair of products 
 
 A leaf that `survey` does not see in a plain layer, and exactly once, is merged. So what the method
 does not understand costs speed and never correctness, and models of other libraries simply merge.
+While the base is trained too, leaves that then cost less merged are merged as well: see `choice`.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from floral.adaptors.bank import check_bank, merge_leaves, weights_at
+from floral.adaptors.bank import check_bank, merge_leaves, weighted_deltas, weights_at
 from floral.adaptors.base import Bank, Plan, Rule, Weights
+from floral.adaptors.choice import cheaper_merged, mixed_delta
 from floral.adaptors.ops import read_op
 from floral.adaptors.plan import make_plan
 from floral.adaptors.survey import known_leaf, refusals
@@ -48,14 +50,17 @@ class AdaptedModel(NamedTuple):
     """A model as a function of base, bank and mixture.
 
     Attributes:
-      apply: see ``AdaptedApply``.
-      methods: for every adapted leaf ``"fast"`` or ``"merged: <why>"``.
+      apply: see ``AdaptedApply``; the fast path, wherever there is one.
+      apply_training: ``(paths) -> AdaptedApply``, the same function for training that moves these
+        params too: of them it merges those that then cost less merged.
+      methods: for every adapted leaf how ``apply`` treats it, ``"fast"`` or ``"merged: <why>"``.
       plan: which leaf has which adaptor.
       params: structs of the model's params.
       batch: structs of the batch that it was made with.
     """
 
     apply: AdaptedApply
+    apply_training: Callable[[Collection[str]], AdaptedApply]
     methods: dict[str, str]
     plan: Plan
     params: Params
@@ -106,7 +111,7 @@ def adapted(
       stats: the same of its stats.
 
     Returns:
-      The adapted model. Its ``apply`` raises SpecError when traced if bank or mixture do not fit
+      The adapted model. Its functions raise SpecError when traced if bank or mixture do not fit
       the plan, or if the model does not meet the leaves that it met here.
 
     Example:
@@ -138,33 +143,53 @@ def adapted(
         for path, adaptor in plan.adaptors.items()
         if path not in reasons and adaptor.apply is not None
     }
-    slow = {path: plan.adaptors[path] for path in reasons}
 
-    def apply(params, stats, bank, weights, batch, *, key=None, train=False):
-        check_bank(bank, weights, plan)
-        params = _distinct(merge_leaves(params, bank, weights, slow))
-        leaves = {id(leaf): path for path, leaf in paths(params).items() if path in fast}
-        met: Counter[str] = Counter()
+    def apply_training(trained: Collection[str]) -> AdaptedApply:
+        own = [path for path in fast if path in trained]
 
-        def add_delta(layer_call, args, kwargs, context):
-            outputs = layer_call(*args, **kwargs)
-            path = known_leaf(context, leaves)
-            if path is None:
-                return outputs
-            met[path] += 1
-            op = read_op(context.module, args, kwargs, plan.leaves[path].shape, outputs)
-            if isinstance(op, str):
-                raise SpecError(f"the layer of {path!r} is called otherwise than planned: {op}")
-            mixture = weights_at(weights, path)
-            extra = fast[path](op, bank.trained[path], bank.fixed[path], mixture)
-            return outputs + extra.astype(outputs.dtype)
+        def apply(params, stats, bank, weights, batch, *, key=None, train=False):
+            check_bank(bank, weights, plan)
+            given = (params, stats, bank, weights, batch)
+            merged = reasons.keys() | cheaper_merged(model, plan, own, *given, train=train)
+            for delta, chosen in (
+                (mixed_delta, merged.intersection(trained)),
+                (weighted_deltas, merged.difference(trained)),
+            ):
+                adaptors = {path: plan.adaptors[path] for path in chosen}
+                params = merge_leaves(params, bank, weights, adaptors, delta)
+            params = _distinct(params)
+            beside = {path: extra for path, extra in fast.items() if path not in merged}
+            leaves = {id(leaf): path for path, leaf in paths(params).items() if path in beside}
+            met: Counter[str] = Counter()
 
-        with nn.intercept_methods(add_delta):
-            outputs, stats = model.apply(params, stats, batch, key=key, train=train)
-        _check_met(met, fast)
-        return outputs, stats
+            def add_delta(layer_call, args, kwargs, context):
+                outputs = layer_call(*args, **kwargs)
+                path = known_leaf(context, leaves)
+                if path is None:
+                    return outputs
+                met[path] += 1
+                op = read_op(context.module, args, kwargs, plan.leaves[path].shape, outputs)
+                if isinstance(op, str):
+                    raise SpecError(f"the layer of {path!r} is called otherwise than planned: {op}")
+                mixture = weights_at(weights, path)
+                extra = beside[path](op, bank.trained[path], bank.fixed[path], mixture)
+                return outputs + extra.astype(outputs.dtype)
 
-    return AdaptedModel(apply=apply, methods=methods, plan=plan, params=structs, batch=batch)
+            with nn.intercept_methods(add_delta):
+                outputs, stats = model.apply(params, stats, batch, key=key, train=train)
+            _check_met(met, beside)
+            return outputs, stats
+
+        return apply
+
+    return AdaptedModel(
+        apply=apply_training(()),
+        apply_training=apply_training,
+        methods=methods,
+        plan=plan,
+        params=structs,
+        batch=batch,
+    )
 
 
 def _distinct(params: Params) -> Params:

@@ -6,6 +6,7 @@ computes the same outputs without building the deltas.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from floral.adaptors.base import Adaptor, Bank, Plan, Weights
 from floral.errors import SpecError
 from floral.random import stream
 from floral.tree import map_with_path, num_parameters, paths
-from floral.typing import Array, Key, Params
+from floral.typing import Array, Key, Params, PyTree
 
 __all__ = [
     "add_adaptors",
@@ -30,6 +31,7 @@ __all__ = [
     "remove_adaptors",
     "select",
     "truncate",
+    "weighted_deltas",
     "weights_at",
 ]
 
@@ -98,7 +100,8 @@ def merge(
     Source: the FLoRAL paper (arXiv 2410.03497), section 3.2.
     """
     check_bank(bank, weights, plan)
-    return merge_leaves(base, bank, weights, plan.adaptors, rank=rank)
+    delta = partial(weighted_deltas, rank=rank)
+    return merge_leaves(base, bank, weights, plan.adaptors, delta)
 
 
 def merge_leaves(
@@ -106,25 +109,33 @@ def merge_leaves(
     bank: Bank,
     weights: Weights,
     adaptors: Mapping[str, Adaptor],
-    *,
-    rank: int | Array | None = None,
+    delta: Callable[[Adaptor, dict[str, Array], PyTree, Array], Array],
 ) -> Params:
-    """`merge` at the leaves named by ``adaptors`` only; the others are left as they are."""
+    """`merge` at the leaves named by ``adaptors`` only; the others are left as they are. ``delta``
+    is ``weighted_deltas`` or equals it."""
     for path in sorted(adaptors.keys() - paths(base).keys()):
         raise SpecError(f"the base lacks {path!r}{check.did_you_mean(path, paths(base))}")
 
     def adapt(path: str, leaf: Any) -> Any:
         if path not in adaptors:
             return leaf
-
-        def delta(trained: dict[str, Array]) -> Array:
-            return adaptors[path].delta(trained, bank.fixed[path], rank)
-
-        deltas = jax.vmap(delta)(bank.trained[path])  # [C, *leaf]
-        mixed = jnp.tensordot(weights_at(weights, path), deltas, axes=1)
-        return (leaf + mixed).astype(leaf.dtype)
+        factors = (bank.trained[path], bank.fixed[path], weights_at(weights, path))
+        return (leaf + delta(adaptors[path], *factors)).astype(leaf.dtype)
 
     return map_with_path(adapt, base)
+
+
+def weighted_deltas(
+    adaptor: Adaptor,
+    trained: dict[str, Array],
+    fixed: PyTree,
+    weights: Array,
+    *,
+    rank: int | Array | None = None,
+) -> Array:
+    """``Σ_c w_c · delta_c`` of one leaf, from factors ``[C, ...]`` and weights ``[C]``."""
+    deltas = jax.vmap(lambda one: adaptor.delta(one, fixed, rank))(trained)  # [C, *leaf]
+    return jnp.tensordot(weights, deltas, axes=1)
 
 
 def weights_at(weights: Weights, path: str) -> Array:

@@ -57,6 +57,8 @@ class Adaptor(NamedTuple):
       rank: ``(leaf) -> int``, the rank the adaptor takes on that leaf; None if it has none.
       truncate: ``(trained, rank) -> trained`` of one adaptor, all directions but the first
         ``rank`` (possibly traced) set to zero, the shapes kept; None where there is no rank.
+      mix: ``(trained [C, ...], weights [C]) -> trained`` of the one adaptor whose delta is
+        ``Σ_c w_c · delta_c``, such as a pair of C·R directions; None where there is none.
     """
 
     init: Callable[[Key, jax.ShapeDtypeStruct], tuple[dict[str, Array], PyTree]]
@@ -69,6 +71,7 @@ class Adaptor(NamedTuple):
     kind: str = "adaptor"
     rank: Callable[[jax.ShapeDtypeStruct], int] | None = None
     truncate: Callable[[dict[str, Array], Any], dict[str, Array]] | None = None
+    mix: Callable[[dict[str, Array], Array], dict[str, Array]] | None = None
 
 
 class Rule(NamedTuple):

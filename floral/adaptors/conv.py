@@ -25,7 +25,7 @@ from jax import lax
 from floral import check
 from floral.adaptors.base import Adaptor, Op
 from floral.adaptors.low_rank import INITS, draw_pair
-from floral.adaptors.rank import keep_first, rank_rule
+from floral.adaptors.rank import keep_first, rank_rule, scaled, side_by_side
 from floral.errors import SpecError
 from floral.typing import Array
 
@@ -108,6 +108,10 @@ def conv(
     def apply(op, trained, fixed, weights):
         return _convolve_twice(op, trained, alpha * weights)
 
+    def mix(trained, weights):
+        a = scaled(trained["a"], weights)
+        return {"a": side_by_side(a, -1), "b": side_by_side(trained["b"], -2)}
+
     return Adaptor(
         init=make,
         delta=delta,
@@ -117,6 +121,7 @@ def conv(
         kind=f"conv {layout}",
         rank=rank_of,
         truncate=truncate,
+        mix=mix,
     )
 
 
@@ -147,11 +152,9 @@ def _extents(layout: str, shape: tuple[int, ...]) -> _Extents:
 
 
 def _convolve_twice(op: Op, trained: dict[str, Array], scale: Array) -> Array:
-    a = jnp.moveaxis(trained["a"], 0, -2)  # [*ka, c_in, C, m]
-    b = jnp.moveaxis(trained["b"], 0, -3)  # [*kb, C, m, c_out]
-    width = a.shape[-1]
-    a = a.reshape(*a.shape[:-2], -1).astype(op.dtype)  # [*ka, c_in, C*m]
-    b = b.reshape(*b.shape[:-3], -1, b.shape[-1]).astype(op.dtype)  # [*kb, C*m, c_out]
+    width = trained["a"].shape[-1]
+    a = side_by_side(trained["a"], -1).astype(op.dtype)  # [*ka, c_in, C*m]
+    b = side_by_side(trained["b"], -2).astype(op.dtype)  # [*kb, C*m, c_out]
     num_spatial = a.ndim - 2
     batch_shape = op.inputs.shape[: -num_spatial - 1]
     inputs = op.inputs.reshape(-1, *op.inputs.shape[len(batch_shape) :]).astype(op.dtype)

@@ -19,7 +19,7 @@ from jax import lax
 
 from floral import check
 from floral.adaptors.base import Adaptor, Op
-from floral.adaptors.rank import RankRule, keep_first, rank_rule
+from floral.adaptors.rank import RankRule, keep_first, rank_rule, scaled, side_by_side
 from floral.errors import SpecError
 from floral.typing import Array, Key
 
@@ -210,6 +210,10 @@ def _matrix_pair(
         of_bank = 1 if rank_axis == 0 else -1
         return form(op, jnp.moveaxis(trained["a"], of_bank, to), trained["b"], alpha * weights)
 
+    def mix(trained, weights):
+        a = scaled(trained["a"], weights)
+        return {"a": side_by_side(a, axes["a"]), "b": side_by_side(trained["b"], axes["b"])}
+
     def precondition(gradients, trained, epsilon):
         first = {name: jnp.moveaxis(factor, axes[name], 0) for name, factor in trained.items()}
 
@@ -230,6 +234,7 @@ def _matrix_pair(
         kind=kind,
         rank=rank_of,
         truncate=truncate,
+        mix=mix,
     )
 
 

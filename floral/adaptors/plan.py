@@ -76,7 +76,8 @@ class PlanRow(NamedTuple):
       rank: its adaptor's rank, None if it has none.
       parameters: what one adaptor trains there.
       share: the same as a share of the leaf's size.
-      method: ``fast``, ``merged: why``, or ``-`` for leaves without an adaptor and where unknown.
+      method: ``fast``, ``merged: why``, or ``-`` for leaves without an adaptor and where unknown;
+        what is fast may be merged while the leaf itself is trained.
     """
 
     path: str

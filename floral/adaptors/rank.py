@@ -1,4 +1,4 @@
-"""How large a rank is, and how a smaller one is seen through a mask.
+"""How large a rank is, how a smaller one is seen through a mask, and how C make a larger one.
 
 Factors keep their full rank R in memory, so that shapes stay static when clients of different
 ranks share one ``vmap``; a client's own rank r ≤ R only masks the directions ``arange(R) >= r``.
@@ -7,13 +7,14 @@ ranks share one ``vmap``; a client's own rank r ≤ R only masks the directions 
 import math
 from typing import Protocol
 
+import jax
 import jax.numpy as jnp
 
 from floral import check
 from floral.errors import SpecError
 from floral.typing import Array
 
-__all__ = ["RankRule", "keep_first", "rank_rule"]
+__all__ = ["RankRule", "keep_first", "rank_rule", "scaled", "side_by_side"]
 
 
 class RankRule(Protocol):
@@ -80,3 +81,24 @@ def keep_first(factor: Array, axis: int, count: int | Array) -> Array:
     others = [other for other in range(factor.ndim) if other != axis % factor.ndim]
     mask = jnp.expand_dims(jnp.arange(factor.shape[axis]) < count, others)
     return jnp.where(mask, factor, jnp.zeros((), factor.dtype))
+
+
+def side_by_side(factors: Array, axis: int) -> Array:
+    """A factor of C adaptors as one with C times the directions.
+
+    Args:
+      factors: ``[C, ...]``.
+      axis: of one factor, where its R directions are; there will be C·R.
+
+    Example:
+      >>> side_by_side(jnp.ones((3, 8, 2)), -1).shape
+      (8, 6)
+    """
+    axis %= factors.ndim - 1
+    moved = jnp.moveaxis(factors, 0, axis)  # C right before R
+    return moved.reshape(*moved.shape[:axis], -1, *moved.shape[axis + 2 :])
+
+
+def scaled(factors: Array, weights: Array) -> Array:
+    """Factors ``[C, ...]``, each times its own of the weights ``[C]``."""
+    return jax.vmap(jnp.multiply)(factors, weights)

@@ -19,7 +19,7 @@ from floral.models.base import Model
 from floral.tree import paths
 from floral.typing import Batch, Key, Params, PyTree
 
-__all__ = ["known_leaf", "refusals"]
+__all__ = ["known_leaf", "ops_met", "refusals"]
 
 
 def refusals(
@@ -44,6 +44,22 @@ def refusals(
 
     evaluation, training = (refused(train) for train in (False, True))
     return {path: f"{why} (in training)" for path, why in training.items()} | evaluation
+
+
+def ops_met(
+    model: Model, plan: Plan, params: Params, stats: PyTree, batch: Batch, *, train: bool
+) -> dict[str, Op]:
+    """The ops of the adapted leaves that one known layer meets, by path, their inputs as structs.
+
+    Traces the model once, computing nothing; arguments are as ``refusals`` has them.
+    """
+    meetings = _survey(model, plan, params, stats, batch, train).meetings
+    ops = {path: met[0].op for path, met in meetings.items() if len(met) == 1}
+    return {
+        path: op._replace(inputs=jax.ShapeDtypeStruct(op.inputs.shape, op.inputs.dtype))
+        for path, op in ops.items()
+        if isinstance(op, Op)
+    }
 
 
 def known_leaf(context: nn.module.InterceptorContext, leaves: dict[int, str]) -> str | None:

@@ -140,6 +140,8 @@ def floral(
     def train_leaves(key, values, mask, received, batches, context):
         """Local training of the leaves of ``values`` where the mask is True."""
         trained, frozen = tree.split(values, mask)
+        moving = [path for path, moves in tree.paths(mask["base"]).items() if moves]
+        apply = model.apply_training(moving)
         fixed, active = received.cached["fixed"], received.fresh["active"]
 
         def objective(trained, stats, batch, step_key):
@@ -151,7 +153,7 @@ def floral(
                 train=True,
                 key=stream(step_key, "mixture"),
             )
-            outputs, stats = model.apply(
+            outputs, stats = apply(
                 full["base"],
                 stats,
                 Bank(full["bank"], fixed),

@@ -49,8 +49,8 @@ def close():
 
 @pytest.fixture(scope="session")
 def merged_is_factored():
-    """Asserts that the fast path has the definition's outputs, and its gradients if asked; returns
-    the methods."""
+    """Asserts that the fast path has the definition's outputs, and its gradients if asked, and so
+    has what training with the base makes of it; returns the methods."""
 
     def check(model, plan, batch, *, params=None, weights=None, gradients=True):
         struct, stats = jax.eval_shape(model.init, jax.random.key(0), batch)
@@ -65,18 +65,23 @@ def merged_is_factored():
         def factored(params, bank, weights):
             return score(fast.apply(params, stats, bank, weights, batch)[0])
 
+        def chosen(params, bank, weights):
+            apply = fast.apply_training(plan.leaves)
+            return score(apply(params, stats, bank, weights, batch)[0])
+
         def defined(params, bank, weights):
             return score(model.apply(merge(params, bank, weights, plan), stats, batch)[0])
 
         if gradients:
-            factored, defined = (
+            factored, chosen, defined = (
                 jax.value_and_grad(fn, argnums=(0, 1, 2), has_aux=True)
-                for fn in (factored, defined)
+                for fn in (factored, chosen, defined)
             )
-        left, right = jax.jit(lambda *args: (factored(*args), defined(*args)))(
+        *left, right = jax.jit(lambda *args: (factored(*args), chosen(*args), defined(*args)))(
             params, bank, weights
         )
-        _close(left, right, tolerance=2e-4 if gradients else TOLERANCE)
+        for one in left:
+            _close(one, right, tolerance=2e-4 if gradients else TOLERANCE)
         return fast.methods
 
     return check
