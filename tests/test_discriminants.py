@@ -42,7 +42,9 @@ def learnt(mixing, clients, *, rounds, cohort=None):
     @jax.jit
     def take(state, ids, round):
         own = jax.tree.map(lambda leaf: leaf[ids], clients)
-        told = jax.vmap(lambda one: grouping.tell(state, as_batches(one), round))(own)
+        told = jax.vmap(
+            lambda one: grouping.tell(state, as_batches(one), count=EXAMPLES, round=round)
+        )(own)
         mean = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), told)
         return grouping.learn(state, mean, jnp.float32(len(ids)), round)
 
@@ -61,6 +63,7 @@ def logits_of(mixing, state, clients, *, round, start=None, always=False):
             state,
             start,
             as_batches(one),
+            count=EXAMPLES,
             active=jnp.ones(GROUPS, bool),
             round=jnp.int32(round),
             always=always,
@@ -97,13 +100,12 @@ def test_moments_are_of_different_examples_and_of_no_padding():
     mask = np.array([[1, 1, 1], [1, 1, 0], [1, 1, 1], [1, 1, 0]], bool)
     batches = as_batches({"x": jnp.zeros((4, 3, 4)), "mask": mask})
     batches = batches._replace(examples=batch_of(x, y), rows=jnp.asarray(rows))
-    found = moments(tables, batches)
+    found = moments(tables, batches, jnp.int32(5))
     z = np.asarray(sketched(tables, batch_of(x, y)))
-    assert int(found.count) == 5
     np.testing.assert_allclose(found.mean, z.mean(0), rtol=1e-5, atol=1e-6)
     centred = z - z.mean(0)
     np.testing.assert_allclose(found.scatter, centred.T @ centred, rtol=1e-4, atol=1e-4)
-    assert not np.any(moments(tables, batches, scatter=False).scatter)
+    assert not np.any(moments(tables, batches, jnp.int32(5), scatter=False).scatter)
 
 
 @pytest.mark.parametrize("kind", ["inputs", "labels"])
@@ -148,7 +150,7 @@ def test_logits_are_a_posterior_over_groups(near):
     found = jax.nn.softmax(logits_of(mixing, state, clients, round=5))
     for k in (0, 1, 2, 7):
         batches = as_batches(jax.tree.map(lambda leaf, k=k: jnp.asarray(leaf[k]), clients))
-        own = moments(state.tables, batches)
+        own = moments(state.tables, batches, jnp.int32(EXAMPLES))
         y = np.asarray((own.mean - state.center) @ state.directions, float)
         away = np.square(np.asarray(state.centroids[0], float) - y).sum(-1)
         density = np.exp(-EXAMPLES * (away - away.min()) / 2)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from floral.data import Batches
+from floral.data import Batches, distinct_examples
 from floral.messages import Reduced, evidence
 from floral.mixtures import Mixing
 from floral.random import stream
@@ -23,7 +23,8 @@ def grouping_told(mixing: Mixing, state: PyTree, batches: Batches, round: Array)
     """``{"grouping": what a client adds}``, a part of its update; empty where there is none."""
     if mixing.grouping is None:
         return {}
-    return {"grouping": mixing.grouping.tell(state, batches, round)}
+    count = distinct_examples(batches)
+    return {"grouping": mixing.grouping.tell(state, batches, count=count, round=round)}
 
 
 def grouping_learnt(mixing: Mixing, state: PyTree, reduced: Reduced, round: Array) -> PyTree:
@@ -49,4 +50,12 @@ def placed(
     """A client's logits, as the group that its examples look like has them, once that is known."""
     if mixing.grouping is None:
         return logits
-    return mixing.grouping.place(state, logits, batches, active=active, round=round, always=always)
+    return mixing.grouping.place(
+        state,
+        logits,
+        batches,
+        count=distinct_examples(batches),
+        active=active,
+        round=round,
+        always=always,
+    )

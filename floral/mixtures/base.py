@@ -56,15 +56,16 @@ class Grouping(NamedTuple):
 
     Attributes:
       init: ``(key, batch, C) -> state`` of the server, for a batch of the data's shapes.
-      tell: ``(state, batches, round) -> told``, what a client adds in a round, a tree of arrays.
+      tell: ``(state, batches, *, count, round) -> told``, what a client with so many different
+        examples adds in a round, a tree of arrays.
       learn: ``(state, mean of what was told, clients, round) -> state`` after a round in which so
         many clients took part; with none of them the state stays.
-      place: ``(state, logits [C], batches, *, active [C] bool, round, always) -> logits`` of a
-        client, once groups are known; ``always`` anew, else where the logits are still all zero.
+      place: ``(state, logits [C], batches, *, count, active [C] bool, round, always) -> logits``
+        of a client, once groups are known; ``always`` anew, else where they are still all zero.
     """
 
     init: Callable[[Key, Mapping[str, Any], int], PyTree]
-    tell: Callable[[PyTree, Any, Array], PyTree]
+    tell: Callable[..., PyTree]
     learn: Callable[[PyTree, PyTree, Array, Array], PyTree]
     place: Callable[..., Array]
 

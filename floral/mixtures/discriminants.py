@@ -16,7 +16,7 @@ from jax.scipy.linalg import solve_triangular
 
 from floral import check
 from floral.mixtures.base import LARGEST, Grouping, Mixing, zeros
-from floral.mixtures.sketch import Tables, make_tables, moments
+from floral.mixtures.sketch import Steps, Tables, make_tables, moments
 from floral.mixtures.weights import softmax
 from floral.random import stream
 from floral.typing import Array
@@ -118,15 +118,15 @@ def discriminants(
             key=jax.random.key_data(stream(key, "starts")),
         )
 
-    def tell(state, batches, round):
+    def tell(state, batches, *, count, round):
+        count = jnp.asarray(count, jnp.float32)
         nothing = _Told(
             *map(jnp.zeros_like, (state.within, state.freedom, state.outer, state.total)),
             *map(jnp.zeros_like, (state.examples, state.sums, state.weights, state.cost)),
         )
 
         def surveyed():
-            own = moments(state.tables, batches)
-            count = own.count.astype(jnp.float32)
+            own = moments(state.tables, batches, count)
             return nothing._replace(
                 within=own.scatter,
                 freedom=jnp.maximum(count - 1, 0.0),
@@ -136,7 +136,7 @@ def discriminants(
             )
 
         def grouped():
-            count, place = _place(state, batches)
+            place = _place(state, batches, count)
             distance = jnp.sum(jnp.square(state.centroids - place[None, None]), axis=-1)  # [R, C]
             chosen = jax.nn.one_hot(jnp.argmin(distance, axis=-1), distance.shape[1])
             weights = count * chosen
@@ -184,9 +184,9 @@ def discriminants(
 
         return jax.lax.cond(round < survey_rounds, surveyed, later)
 
-    def place(state, logits, batches, *, active, round, always=False):
+    def place(state, logits, batches, *, count, active, round, always=False):
         def placed():
-            count, own = _place(state, batches)
+            own = _place(state, batches, count)
             new = -count * jnp.sum(jnp.square(state.centroids[0] - own[None]), axis=-1) / 2
             return new - jnp.max(jnp.where(active, new, -LARGEST))
 
@@ -211,10 +211,10 @@ class _Told(NamedTuple):
     cost: Array
 
 
-def _place(state: DiscriminantsState, batches) -> tuple[Array, Array]:
-    """A client's examples, and where their mean lies: float32 and [r]."""
-    own = moments(state.tables, batches, scatter=False)
-    return own.count.astype(jnp.float32), (own.mean - state.center) @ state.directions
+def _place(state: DiscriminantsState, batches: Steps, count: Array) -> Array:
+    """Where the mean of a client's examples lies, [r]."""
+    own = moments(state.tables, batches, count, scatter=False)
+    return (own.mean - state.center) @ state.directions
 
 
 def _directed(state: DiscriminantsState) -> DiscriminantsState:

@@ -10,17 +10,16 @@ products of sketches as sketches of products.
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
-from floral.data import Batches, distinct_examples
 from floral.errors import SpecError
 from floral.random import stream
 from floral.typing import Array, Batch, Key
 
-__all__ = ["Moments", "Tables", "make_tables", "moments", "sketched"]
+__all__ = ["Moments", "Steps", "Tables", "make_tables", "moments", "sketched"]
 
 
 class Tables(NamedTuple):
@@ -36,17 +35,28 @@ class Tables(NamedTuple):
     labels: Array
 
 
+class Steps(Protocol):
+    """A client's batches, as ``floral.data.Batches`` are."""
+
+    @property
+    def mask(self) -> Array:
+        """[S, B] bool."""
+        ...
+
+    def step(self, index: int | Array) -> Batch:
+        """The batch of a step, with its own ``mask``."""
+        ...
+
+
 class Moments(NamedTuple):
     """Of the sketches of one client.
 
     Attributes:
-      count: int32, its different examples.
       mean: [d].
       scatter: [d, d], the sum over its different examples of the products of what deviates from
         the mean.
     """
 
-    count: Array
     mean: Array
     scatter: Array
 
@@ -99,12 +109,13 @@ def sketched(tables: Tables, batch: Batch) -> Array:
     return projected * (jnp.concatenate([constant, numbers], axis=1) @ tables.labels)
 
 
-def moments(tables: Tables, batches: Batches, *, scatter: bool = True) -> Moments:
+def moments(tables: Tables, batches: Steps, count: Array, *, scatter: bool = True) -> Moments:
     """The moments of a client's sketches, a step at a time, however often an example is shown.
 
     Args:
       tables: from ``make_tables``.
       batches: the client's; one without examples has zeros.
+      count: of its different examples, each shown as often as the others.
       scatter: whether it is wanted; zeros if not.
     """
     size = tables.inputs.shape[1]
@@ -117,8 +128,7 @@ def moments(tables: Tables, batches: Batches, *, scatter: bool = True) -> Moment
 
     zeros = jnp.zeros((size,)), jnp.zeros((size, size))
     total, squares = jax.lax.fori_loop(0, batches.mask.shape[0], step, zeros)
-    count = distinct_examples(batches)
     shown = jnp.maximum(jnp.sum(batches.mask), 1)
     mean = total / shown
     deviations = (squares / shown - jnp.outer(mean, mean)) * count
-    return Moments(count, mean, deviations if scatter else zeros[1])
+    return Moments(mean, deviations if scatter else zeros[1])
