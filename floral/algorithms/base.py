@@ -32,6 +32,8 @@ class FederatedAlgorithm(NamedTuple):
       mixture: ``(server, client) -> [C]`` or ``{path prefix: [C]}``; None without mixtures.
       check_traits: ``({name: [N, ...]}) -> None``: raises SpecError, on the host, for a population
         that the algorithm cannot serve; None if any will do.
+      report: ``(server) -> {name: number}``, what an evaluation should tell of the server's own
+        state; None if nothing.
     """
 
     init: Callable[[Key, Params, PyTree], Any]
@@ -46,3 +48,4 @@ class FederatedAlgorithm(NamedTuple):
     export: Callable[[Any, PyTree], Params] | None = None
     mixture: Callable[[Any, PyTree], PyTree] | None = None
     check_traits: Callable[[Any], None] | None = None
+    report: Callable[[Any], dict[str, Array]] | None = None

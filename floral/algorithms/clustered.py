@@ -13,7 +13,14 @@ import optax
 from floral import check
 from floral.algorithms.base import Download, FederatedAlgorithm, Upload
 from floral.algorithms.evidence import next_prices, refreshed
-from floral.algorithms.grouping import grouping_learnt, grouping_start, grouping_told, placed
+from floral.algorithms.grouping import (
+    grouping_active,
+    grouping_learnt,
+    grouping_report,
+    grouping_start,
+    grouping_told,
+    placed,
+)
 from floral.algorithms.local import LocalSolver, solve
 from floral.algorithms.parts import by_part
 from floral.algorithms.server import guarded_step
@@ -224,11 +231,13 @@ def ensemble(
             server.active,
             context.round,
         )
+        grouping = grouping_learnt(mixing, server.grouping, reduced, context.round)
         return server._replace(
             models=models,
             optimizer=state,
             prices=prices,
-            grouping=grouping_learnt(mixing, server.grouping, reduced, context.round),
+            grouping=grouping,
+            active=grouping_active(mixing, grouping, server.active, context.round),
             round=server.round + 1,
         )
 
@@ -253,4 +262,5 @@ def ensemble(
         ),
         mixture=mixture,
         check_traits=traits_check(mixing, num_models),
+        report=lambda server: grouping_report(mixing, server.grouping),
     )

@@ -19,7 +19,14 @@ from floral import check, tree
 from floral.adaptors import AdaptedModel, Bank, init_bank, merge, precondition, weights_at
 from floral.algorithms.base import Download, FederatedAlgorithm, Upload
 from floral.algorithms.evidence import next_prices, one_by_one, refreshed
-from floral.algorithms.grouping import grouping_learnt, grouping_start, grouping_told, placed
+from floral.algorithms.grouping import (
+    grouping_active,
+    grouping_learnt,
+    grouping_report,
+    grouping_start,
+    grouping_told,
+    placed,
+)
 from floral.algorithms.local import LocalSolver, solve
 from floral.algorithms.parts import by_part, roles
 from floral.algorithms.server import guarded_step, init_stack, step_stack
@@ -298,13 +305,15 @@ def floral(
             prices = next_prices(
                 mixing.refresh, prices, weight["bank"], server.active, context.round
             )
+        grouping = grouping_learnt(mixing, server.grouping, reduced, context.round)
         return server._replace(
             base=tree.combine(base, rest["base"]),
             bank=tree.combine(bank, rest["bank"]),
             stats=average_stats(server.stats, reduced),
             round=server.round + 1,
             prices=prices,
-            grouping=grouping_learnt(mixing, server.grouping, reduced, context.round),
+            grouping=grouping,
+            active=grouping_active(mixing, grouping, server.active, context.round),
             base_optimizer=base_state,
             bank_optimizer=bank_state,
         )
@@ -337,6 +346,7 @@ def floral(
         export=lambda server, client: merge(*own_model(server, client), plan),
         mixture=mixture,
         check_traits=traits_check(mixing, num_adaptors),
+        report=lambda server: grouping_report(mixing, server.grouping),
     )
 
 

@@ -9,7 +9,14 @@ from floral.mixtures import Mixing
 from floral.random import stream
 from floral.typing import Array, Batch, Key, PyTree
 
-__all__ = ["grouping_learnt", "grouping_start", "grouping_told", "placed"]
+__all__ = [
+    "grouping_active",
+    "grouping_learnt",
+    "grouping_report",
+    "grouping_start",
+    "grouping_told",
+    "placed",
+]
 
 
 def grouping_start(mixing: Mixing, key: Key, sample: Batch, count: int) -> PyTree:
@@ -35,6 +42,16 @@ def grouping_learnt(mixing: Mixing, state: PyTree, reduced: Reduced, round: Arra
     learnt = mixing.grouping.learn(state, reduced.update["grouping"], clients, round)
     trusted = evidence(clients)
     return jax.tree.map(lambda new, old: jnp.where(trusted, new, old), learnt, state)
+
+
+def grouping_active(mixing: Mixing, state: PyTree, active: Array, round: Array) -> Array:
+    """The adaptors or models in use after a round, [C] bool."""
+    return active if mixing.grouping is None else mixing.grouping.active(state, active, round)
+
+
+def grouping_report(mixing: Mixing, state: PyTree) -> dict[str, Array]:
+    """``{"groups": how many the data show}``; empty where no one looks for any."""
+    return {} if mixing.grouping is None else {"groups": mixing.grouping.groups(state)}
 
 
 def placed(

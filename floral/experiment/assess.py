@@ -57,6 +57,9 @@ def assess(
             _fill(table, column, np.searchsorted(rows, clients), values)
     if any(name.startswith("mixture") for name in table):
         numbers["mixture"] = _mixture_numbers(table, table["unseen"])
+        if experiment.algorithm.report is not None:
+            told = experiment.algorithm.report(state.server)
+            numbers["mixture"] |= {name: float(number) for name, number in told.items()}
     return numbers, table
 
 

@@ -62,12 +62,18 @@ class Grouping(NamedTuple):
         many clients took part; with none of them the state stays.
       place: ``(state, logits [C], batches, *, count, active [C] bool, round, always) -> logits``
         of a client, once groups are known; ``always`` anew, else where they are still all zero.
+      active: ``(state, active [C] bool, round) -> active``: the adaptors that are used after a
+        round, where groups turned out to be fewer.
+      groups: ``(state) -> int32``, the groups that the data show, which may be more than C; 0 while
+        they have not been looked at.
     """
 
     init: Callable[[Key, Mapping[str, Any], int], PyTree]
     tell: Callable[..., PyTree]
     learn: Callable[[PyTree, PyTree, Array, Array], PyTree]
     place: Callable[..., Array]
+    active: Callable[[PyTree, Array, Array], Array]
+    groups: Callable[[PyTree], Array]
 
 
 class Mixing(NamedTuple):

@@ -25,6 +25,7 @@ __all__ = ["DiscriminantsState", "discriminants"]
 
 _RIDGE = 1e-4  # of the mean variance
 _KEPT = 0.9  # of the sums of k-means, from round to round
+_MARGIN = 1.3  # a finite number of clients blurs an edge by some per cent
 
 
 class DiscriminantsState(NamedTuple):
@@ -41,8 +42,8 @@ class DiscriminantsState(NamedTuple):
       directions: [d, r], in which clients' means differ most; examples of one client have variance
         one along each.
       spread: [d], of all directions, the variance of clients' means over what their own examples
-        explain of it, largest first. Beyond ``(1 + sqrt(d / clients))²`` (Marchenko and Pastur) it
-        is no chance: one more group than there are such directions.
+        explain of it, largest first.
+      groups: int32, one more than the directions whose spread is no chance; 0 till the survey ends.
       centroids: [R, C, r], of R starts; the best one R times once groups are found.
       sums, weights, cost: [R, C, r], [R, C] and [R] of k-means.
     """
@@ -57,6 +58,7 @@ class DiscriminantsState(NamedTuple):
     center: Array
     directions: Array
     spread: Array
+    groups: Array
     centroids: Array
     sums: Array
     weights: Array
@@ -65,7 +67,12 @@ class DiscriminantsState(NamedTuple):
 
 
 def discriminants(
-    *, size: int = 128, survey_rounds: int = 20, group_rounds: int = 20, starts: int = 16
+    *,
+    size: int = 128,
+    survey_rounds: int = 20,
+    group_rounds: int = 20,
+    starts: int = 16,
+    find_count: bool = False,
 ) -> Mixing:
     r"""Weights by the group that a client's examples look like they come from.
 
@@ -88,6 +95,7 @@ def discriminants(
         all there are.
       group_rounds: rounds of k-means.
       starts: R.
+      find_count: use no more adaptors than the data show groups; the others rest from then on.
 
     Raises:
       SpecError: for settings below one; when initialised, for data that have no sketch.
@@ -111,12 +119,18 @@ def discriminants(
             center=jnp.zeros((size,)),
             directions=jnp.zeros((size, rank)),
             spread=jnp.zeros((size,)),
+            groups=jnp.zeros((), jnp.int32),
             centroids=jnp.zeros((starts, num_adaptors, rank)),
             sums=jnp.zeros((starts, num_adaptors, rank)),
             weights=jnp.zeros((starts, num_adaptors)),
             cost=jnp.zeros((starts,)),
             key=jax.random.key_data(stream(key, "starts")),
         )
+
+    def used(state):
+        """The adaptors that groups are sought for, [C] bool."""
+        indices = jnp.arange(state.weights.shape[1])
+        return indices < state.groups if find_count else indices >= 0
 
     def tell(state, batches, *, count, round):
         count = jnp.asarray(count, jnp.float32)
@@ -138,6 +152,7 @@ def discriminants(
         def grouped():
             place = _place(state, batches, count)
             distance = jnp.sum(jnp.square(state.centroids - place[None, None]), axis=-1)  # [R, C]
+            distance = jnp.where(used(state)[None], distance, jnp.inf)
             chosen = jax.nn.one_hot(jnp.argmin(distance, axis=-1), distance.shape[1])
             weights = count * chosen
             return nothing._replace(
@@ -193,9 +208,11 @@ def discriminants(
         anew = jnp.all(logits == 0) | always
         return jax.lax.cond((round >= known_at) & anew, placed, lambda: logits)
 
-    return Mixing(
-        init=zeros, weights=softmax().weights, grouping=Grouping(init, tell, learn, place)
-    )
+    def active(state, active, round):
+        return jnp.where(round >= known_at - 1, active & used(state), active)
+
+    grouping = Grouping(init, tell, learn, place, active, lambda state: state.groups)
+    return Mixing(init=zeros, weights=softmax().weights, grouping=grouping)
 
 
 class _Told(NamedTuple):
@@ -235,4 +252,31 @@ def _directed(state: DiscriminantsState) -> DiscriminantsState:
     scale = jnp.sqrt(jnp.maximum(spread[:rank], 0.0) / jnp.maximum(size_of_client, 1.0))
     key = jax.random.wrap_key_data(state.key)
     centroids = scale[None, None] * jax.random.normal(key, state.centroids.shape)
-    return state._replace(center=center, directions=directions, spread=spread, centroids=centroids)
+    return state._replace(
+        center=center,
+        directions=directions,
+        spread=spread,
+        groups=1 + _standing_out(spread),
+        centroids=centroids,
+    )
+
+
+def _standing_out(spread: Array) -> Array:
+    """How many of the largest spreads are no chance, int32.
+
+    Where clients' means differ by chance alone, spreads follow Marchenko and Pastur's law, whose
+    edge is ``mean (1 + sqrt(variance) / mean)²``, by their own moments: so it need not be known how
+    many different clients took part. The most are taken of which the last lies beyond the edge of
+    all that are smaller, half of them at most.
+    """
+    size = spread.shape[0]
+    left = size - 1.0 - jnp.arange(size - 1)  # how many are smaller than each but the last
+    mean, square = (
+        jnp.cumsum(power[::-1])[::-1][1:] / left for power in (spread, jnp.square(spread))
+    )
+    deviation = jnp.sqrt(jnp.maximum(square - jnp.square(mean), 0.0))
+    edge = mean * jnp.square(1 + deviation / jnp.maximum(mean, 1e-30))
+    rank = jnp.sum(spread > 1e-2 * jnp.mean(spread))  # no larger than how many clients took part
+    order = jnp.arange(1, size)
+    beyond = (spread[:-1] > _MARGIN * edge) & (order <= rank // 2)
+    return jnp.max(jnp.where(beyond, order, 0)).astype(jnp.int32)
