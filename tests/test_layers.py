@@ -32,6 +32,7 @@ HEAVY = {
     "orbax",
     "pyarrow",
     "rich",
+    "sklearn",
     "tensorflow_datasets",
 }
 """Imported inside the functions that need them: most users never call those."""

@@ -279,3 +279,20 @@ def test_agreement_lets_no_two_adaptors_claim_one_cluster():
 def test_agreement_is_defined_for_more_or_fewer_adaptors_than_clusters():
     assert mixtures.agreement(np.eye(5)[[4, 4, 3]], np.array([0, 0, 1])) == 1.0
     assert mixtures.agreement(np.ones((4, 1)), np.array([0, 0, 1, 2])) == 0.5
+
+
+def test_cluster_scores_know_groups_by_any_number_and_chance_by_none():
+    clusters = np.repeat(np.arange(4), 50)
+    same = mixtures.cluster_scores(np.eye(5)[(clusters + 2) % 5], clusters)
+    assert same == {"ari": 1.0, "nmi": 1.0}
+    drawn = np.random.default_rng(0).integers(4, size=200)
+    chance = mixtures.cluster_scores(np.eye(4)[drawn], clusters)
+    assert abs(chance["ari"]) < 0.03
+    assert chance["nmi"] < 0.1
+
+
+def test_effective_adaptors_count_what_a_population_uses():
+    assert mixtures.effective_adaptors(np.full((3, 4), 0.25)) == pytest.approx(4)
+    assert mixtures.effective_adaptors(np.eye(4)[[2, 2]]) == pytest.approx(1)
+    halves = mixtures.effective_adaptors(np.eye(4)[[0, 0, 1, 2]])
+    assert 2 < halves < 3

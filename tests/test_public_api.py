@@ -13,8 +13,8 @@ PUBLIC = {
     """,
     "floral.adaptors": """
         AdaptedModel Adaptor Bank Op Plan PlanRow Rule Weights adapt adapted add_adaptors additive
-        bank_parameters concatenate conv embedding format_table init_bank low_rank make_plan merge
-        permute plan_table precondition remove_adaptors select truncate weights_at
+        bank_parameters concatenate conv cosines embedding format_table init_bank likeness low_rank
+        make_plan merge permute plan_table precondition remove_adaptors select truncate weights_at
     """,
     "floral.algorithms": """
         Context Download FederatedAlgorithm LocalSolver Reduced Upload as_local ensemble fedavg
@@ -32,9 +32,9 @@ PUBLIC = {
     "floral.errors": "ConfigError DataError FloralError PrivacyError SpecError",
     "floral.losses": "cross_entropy squared_error",
     "floral.metrics": "Metric accuracy from_per_example gini jain top_k_accuracy worst_share",
-    "floral.mixtures": "DiscriminantsState Grouping Mixing Refresh agreement discriminants entropy "
-    "exponential_weights known matching per_layer responsibilities sharpness softmax top_k "
-    "traits_check",
+    "floral.mixtures": "DiscriminantsState Grouping Mixing Refresh agreement cluster_scores "
+    "discriminants effective_adaptors entropy exponential_weights known matching per_layer "
+    "responsibilities sharpness softmax top_k traits_check",
     "floral.models": "Model cnn from_equinox from_function from_linen from_nnx linear mlp resnet "
     "vit",
     "floral.simulate": """

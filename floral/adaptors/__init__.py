@@ -23,6 +23,7 @@ from floral.adaptors.conv import conv
 from floral.adaptors.low_rank import embedding, low_rank
 from floral.adaptors.plan import PlanRow, format_table, make_plan, plan_table
 from floral.adaptors.precondition import precondition
+from floral.adaptors.similarity import cosines, likeness
 
 __all__ = [
     "AdaptedModel",
@@ -40,9 +41,11 @@ __all__ = [
     "bank_parameters",
     "concatenate",
     "conv",
+    "cosines",
     "embedding",
     "format_table",
     "init_bank",
+    "likeness",
     "low_rank",
     "make_plan",
     "merge",

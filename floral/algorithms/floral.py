@@ -16,7 +16,15 @@ import jax.numpy as jnp
 import optax
 
 from floral import check, tree
-from floral.adaptors import AdaptedModel, Bank, init_bank, merge, precondition, weights_at
+from floral.adaptors import (
+    AdaptedModel,
+    Bank,
+    init_bank,
+    likeness,
+    merge,
+    precondition,
+    weights_at,
+)
 from floral.algorithms.base import Download, FederatedAlgorithm, Upload
 from floral.algorithms.evidence import next_prices, one_by_one, refreshed
 from floral.algorithms.grouping import (
@@ -327,6 +335,10 @@ def floral(
     def mixture(server, client):
         return mixing.weights(client["mixture"], active=server.active, round=server.round)
 
+    def report(server):
+        alike = likeness(Bank(server.bank, server.fixed), plan, server.active)
+        return {"adaptor_cosine": alike, **grouping_report(mixing, server.grouping)}
+
     def own_model(server, client):
         values = tree.combine(client, server_values(server))
         return values["base"], Bank(values["bank"], server.fixed), mixture(server, client)
@@ -346,7 +358,7 @@ def floral(
         export=lambda server, client: merge(*own_model(server, client), plan),
         mixture=mixture,
         check_traits=traits_check(mixing, num_adaptors),
-        report=lambda server: grouping_report(mixing, server.grouping),
+        report=report,
     )
 
 

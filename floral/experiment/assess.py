@@ -122,12 +122,18 @@ def _mixture_numbers(table: dict[str, np.ndarray], unseen: np.ndarray) -> dict[s
         numbers[f"{prefix}entropy"] = float(
             np.mean([np.asarray(mixtures.entropy(w)).mean() for w in weights])
         )
+        numbers[f"{prefix}adaptors"] = float(
+            np.mean([mixtures.effective_adaptors(w) for w in weights])
+        )
         if "cluster" in table and (table["cluster"] >= 0).all():
             clusters = table["cluster"][chosen]
             # What an adaptor stands for is settled by those who trained it.
             stands_for = [
                 mixtures.matching(column[~unseen], table["cluster"][~unseen]) for column in columns
             ]
+            scores = [mixtures.cluster_scores(w, clusters) for w in weights]
+            for name in ("ari", "nmi"):
+                numbers[prefix + name] = float(np.mean([score[name] for score in scores]))
             numbers[f"{prefix}agreement"] = float(
                 np.mean(
                     [

@@ -1,6 +1,13 @@
 """Mixtures: from a client's logits to its weights over the bank, and how good they are."""
 
-from floral.mixtures.agreement import agreement, entropy, matching, sharpness
+from floral.mixtures.agreement import (
+    agreement,
+    cluster_scores,
+    effective_adaptors,
+    entropy,
+    matching,
+    sharpness,
+)
 from floral.mixtures.base import Grouping, Mixing, Refresh, per_layer, traits_check
 from floral.mixtures.discriminants import DiscriminantsState, discriminants
 from floral.mixtures.evidence import exponential_weights, responsibilities
@@ -12,7 +19,9 @@ __all__ = [
     "Mixing",
     "Refresh",
     "agreement",
+    "cluster_scores",
     "discriminants",
+    "effective_adaptors",
     "entropy",
     "exponential_weights",
     "known",

@@ -6,7 +6,14 @@ import numpy as np
 
 from floral.typing import Array
 
-__all__ = ["agreement", "entropy", "matching", "sharpness"]
+__all__ = [
+    "agreement",
+    "cluster_scores",
+    "effective_adaptors",
+    "entropy",
+    "matching",
+    "sharpness",
+]
 
 
 def entropy(weights: Array | np.ndarray) -> Array:
@@ -22,6 +29,43 @@ def sharpness(weights: np.ndarray, *, above: float = 0.8) -> float:
       above: what "nearly all" is.
     """
     return float(np.mean(np.max(np.asarray(weights), axis=1) > above))
+
+
+def effective_adaptors(weights: np.ndarray) -> float:
+    """How many adaptors a population uses: exp of the entropy of its mean mixture, 1 to C.
+
+    Args:
+      weights: [N, C] mixtures.
+
+    Example:
+      >>> round(effective_adaptors(np.eye(4)[[0, 1, 0, 1]]), 6)
+      2.0
+    """
+    return float(np.exp(entropy(np.mean(np.asarray(weights, float), axis=0))))
+
+
+def cluster_scores(weights: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
+    """``{"ari", "nmi"}`` of the clients' largest weights with their true clusters: 1 for the same
+    groups however numbered and however many; the first is 0 on average for groups drawn at random.
+
+    Args:
+      weights: [N, C] mixtures.
+      clusters: [N] true clusters.
+
+    Source: Hubert and Arabie, "Comparing partitions", 1985, for the adjusted Rand index; the other
+    is mutual information over the mean of both entropies.
+
+    Example:
+      >>> cluster_scores(np.eye(2)[[1, 1, 0, 0]], np.array([0, 0, 1, 1]))
+      {'ari': 1.0, 'nmi': 1.0}
+    """
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+    chosen = np.argmax(np.asarray(weights), axis=1)
+    return {
+        "ari": float(adjusted_rand_score(clusters, chosen)),
+        "nmi": float(normalized_mutual_info_score(clusters, chosen)),
+    }
 
 
 def matching(weights: np.ndarray, clusters: np.ndarray) -> np.ndarray:
