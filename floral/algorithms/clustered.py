@@ -12,14 +12,13 @@ import optax
 
 from floral import check
 from floral.algorithms.base import Download, FederatedAlgorithm, Upload
-from floral.algorithms.evidence import next_prices, refreshed
-from floral.algorithms.grouping import (
-    grouping_active,
-    grouping_learnt,
-    grouping_report,
-    grouping_start,
-    grouping_told,
-    placed,
+from floral.algorithms.finding import (
+    Finding,
+    finding_learnt,
+    finding_report,
+    finding_start,
+    finding_told,
+    found_logits,
 )
 from floral.algorithms.local import LocalSolver, solve
 from floral.algorithms.parts import by_part
@@ -41,16 +40,14 @@ class EnsembleServer(NamedTuple):
       models: params with a leading axis C.
       active: [C] bool, the models in use.
       round: int32, the rounds taken.
-      prices: [C], what is added to the losses that mixtures follow; () where they follow none.
-      grouping: what is known of the clients' data; () where mixtures do not come from it.
+      finding: what clients find their mixtures by.
       optimizer: the server optimizer's state, one a model ([C, ...]).
     """
 
     models: Params
     active: Array
     round: Array
-    prices: PyTree
-    grouping: PyTree
+    finding: Finding
     optimizer: PyTree
 
 
@@ -142,8 +139,7 @@ def ensemble(
             models=models,
             active=jnp.ones((num_models,), bool),
             round=jnp.zeros((), jnp.int32),
-            prices=() if mixing.refresh is None else jnp.zeros((num_models,)),
-            grouping=grouping_start(mixing, key, sample, num_models),
+            finding=finding_start(mixing, key, sample, num_models),
             optimizer=jax.vmap(server_optimizer.init)(models),
         )
 
@@ -151,9 +147,7 @@ def ensemble(
         return {"mixture": mixing.init(stream(key, "mixture"), num_models, traits)}
 
     def download(server, context):
-        prices = {} if mixing.refresh is None else {"prices": server.prices}
-        grouping = {} if mixing.grouping is None else {"grouping": server.grouping}
-        now = {"models": server.models, "active": server.active, **prices, **grouping}
+        now = {"models": server.models, "active": server.active, "finding": server.finding}
         return Download(fresh=now, cached=())
 
     def looked(row, received, batches, context, *, always=False):
@@ -163,23 +157,14 @@ def ensemble(
             outputs = outputs_of_each(received.fresh["models"], batch)
             return jax.vmap(lambda own: loss(own, batch), out_axes=1)(outputs)
 
-        logits = placed(
+        logits = found_logits(
             mixing,
-            received.fresh.get("grouping"),
+            received.fresh["finding"],
             row["mixture"],
-            batches,
-            active=received.fresh["active"],
-            round=context.round,
-            always=always,
-        )
-        logits = refreshed(
-            mixing.refresh,
-            logits,
             losses_each,
             batches,
             active=received.fresh["active"],
             round=context.round,
-            prices=received.fresh.get("prices"),
             always=always,
         )
         return {"mixture": logits}
@@ -206,7 +191,7 @@ def ensemble(
         mixture = mixing.weights(
             end["mixture"], active=received.fresh["active"], round=context.round
         )
-        told = grouping_told(mixing, received.fresh.get("grouping"), batches, context.round)
+        told = finding_told(mixing, received.fresh["finding"], batches, context.round)
         upload = Upload(
             update={"models": subtract(start["models"], end["models"]), **told},
             weight={
@@ -224,20 +209,19 @@ def ensemble(
             reduced.update["models"],
             reduced.weight["models"],
         )
-        prices = next_prices(
-            mixing.refresh,
-            server.prices,
-            reduced.weight["models"],
+        finding, active = finding_learnt(
+            mixing,
+            server.finding,
+            reduced,
             server.active,
             context.round,
+            examples=reduced.weight["models"],
         )
-        grouping = grouping_learnt(mixing, server.grouping, reduced, context.round)
         return server._replace(
             models=models,
             optimizer=state,
-            prices=prices,
-            grouping=grouping,
-            active=grouping_active(mixing, grouping, server.active, context.round),
+            finding=finding,
+            active=active,
             round=server.round + 1,
         )
 
@@ -262,5 +246,5 @@ def ensemble(
         ),
         mixture=mixture,
         check_traits=traits_check(mixing, num_models),
-        report=lambda server: grouping_report(mixing, server.grouping),
+        report=lambda server: finding_report(mixing, server.finding),
     )

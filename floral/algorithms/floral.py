@@ -26,14 +26,14 @@ from floral.adaptors import (
     weights_at,
 )
 from floral.algorithms.base import Download, FederatedAlgorithm, Upload
-from floral.algorithms.evidence import next_prices, one_by_one, refreshed
-from floral.algorithms.grouping import (
-    grouping_active,
-    grouping_learnt,
-    grouping_report,
-    grouping_start,
-    grouping_told,
-    placed,
+from floral.algorithms.evidence import one_by_one
+from floral.algorithms.finding import (
+    Finding,
+    finding_learnt,
+    finding_report,
+    finding_start,
+    finding_told,
+    found_logits,
 )
 from floral.algorithms.local import LocalSolver, solve
 from floral.algorithms.parts import by_part, roles
@@ -57,8 +57,7 @@ class FloralServer(NamedTuple):
       stats: the model's statistics.
       active: [C] bool, the adaptors in use.
       round: int32, the rounds taken.
-      prices: [C], what is added to the losses that mixtures follow; () where they follow none.
-      grouping: what is known of the clients' data; () where mixtures do not come from it.
+      finding: what clients find their mixtures by.
       base_optimizer: the server optimizer's state of the trained base.
       bank_optimizer: ``{path: state [C, ...]}``, one an adaptor.
     """
@@ -69,8 +68,7 @@ class FloralServer(NamedTuple):
     stats: PyTree
     active: Array
     round: Array
-    prices: PyTree
-    grouping: PyTree
+    finding: Finding
     base_optimizer: PyTree
     bank_optimizer: dict[str, PyTree]
 
@@ -203,23 +201,14 @@ def floral(
             outputs, _ = model.apply(values["base"], stats_of(received), bank, weights, batch)
             return loss(outputs, batch)
 
-        logits = placed(
+        logits = found_logits(
             mixing,
-            received.fresh.get("grouping"),
+            received.fresh["finding"],
             row["mixture"],
-            batches,
-            active=active,
-            round=context.round,
-            always=always,
-        )
-        logits = refreshed(
-            mixing.refresh,
-            logits,
             one_by_one(losses_of, num_adaptors),
             batches,
             active=active,
             round=context.round,
-            prices=received.fresh.get("prices"),
             always=always,
         )
         return {**row, "mixture": logits}
@@ -251,8 +240,7 @@ def floral(
             stats=stats,
             active=jnp.ones((num_adaptors,), bool),
             round=jnp.zeros((), jnp.int32),
-            prices=() if mixing.refresh is None else jnp.zeros((num_adaptors,)),
-            grouping=grouping_start(mixing, key, model.batch, num_adaptors),
+            finding=finding_start(mixing, key, model.batch, num_adaptors),
             base_optimizer=server_optimizer.init(shared["base"]),
             bank_optimizer=init_stack(server_optimizer, shared["bank"]),
         )
@@ -263,9 +251,7 @@ def floral(
     def download(server, context):
         fresh, cached = tree.split(server_values(server), server_shared)
         stats = {"stats": server.stats}
-        prices = {} if mixing.refresh is None else {"prices": server.prices}
-        grouping = {} if mixing.grouping is None else {"grouping": server.grouping}
-        now = {"values": fresh, "active": server.active, **prices, **grouping}
+        now = {"values": fresh, "active": server.active, "finding": server.finding}
         once = {"values": cached, "fixed": server.fixed}
         if trains_shared:
             return Download(fresh={**now, **stats}, cached=once)
@@ -288,7 +274,7 @@ def floral(
         update = {part: moved[part] for part in ("base", "bank") if jax.tree.leaves(moved[part])}
         update |= stats_update(stats_of(received), stats) if trains_shared else {}
         weight = dict.fromkeys(update, count)
-        told = grouping_told(mixing, received.fresh.get("grouping"), batches, context.round)
+        told = finding_told(mixing, received.fresh["finding"], batches, context.round)
         update |= told
         weight |= dict.fromkeys(told, jnp.ones(()))
         if "bank" in update:
@@ -301,7 +287,6 @@ def floral(
         base, base_state = shared["base"], server.base_optimizer
         bank, bank_state = shared["bank"], server.bank_optimizer
         update, weight = reduced
-        prices = server.prices
         if "base" in update:
             base, base_state = guarded_step(
                 server_optimizer, base, base_state, update["base"], weight["base"]
@@ -310,18 +295,21 @@ def floral(
             bank, bank_state = step_stack(
                 server_optimizer, bank, bank_state, update["bank"], weight["bank"]
             )
-            prices = next_prices(
-                mixing.refresh, prices, weight["bank"], server.active, context.round
-            )
-        grouping = grouping_learnt(mixing, server.grouping, reduced, context.round)
+        finding, active = finding_learnt(
+            mixing,
+            server.finding,
+            reduced,
+            server.active,
+            context.round,
+            examples=weight.get("bank"),
+        )
         return server._replace(
             base=tree.combine(base, rest["base"]),
             bank=tree.combine(bank, rest["bank"]),
             stats=average_stats(server.stats, reduced),
             round=server.round + 1,
-            prices=prices,
-            grouping=grouping,
-            active=grouping_active(mixing, grouping, server.active, context.round),
+            finding=finding,
+            active=active,
             base_optimizer=base_state,
             bank_optimizer=bank_state,
         )
@@ -337,7 +325,7 @@ def floral(
 
     def report(server):
         alike = likeness(Bank(server.bank, server.fixed), plan, server.active)
-        return {"adaptor_cosine": alike, **grouping_report(mixing, server.grouping)}
+        return {"adaptor_cosine": alike, **finding_report(mixing, server.finding)}
 
     def own_model(server, client):
         values = tree.combine(client, server_values(server))

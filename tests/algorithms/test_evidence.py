@@ -150,12 +150,15 @@ def test_the_server_prices_adaptors_by_the_examples_they_had(name, build, simula
         size * np.asarray(sim.evaluate(state, "train")["mixture"][client])
         for client, size in enumerate(sizes)
     )
-    np.testing.assert_allclose(state.server.prices, 0.5 * (had / sizes.sum() - 0.5), atol=1e-6)
-    dearer = state._replace(server=state.server._replace(prices=jnp.array([50.0, 0.0])))
+    np.testing.assert_allclose(
+        state.server.finding.prices, 0.5 * (had / sizes.sum() - 0.5), atol=1e-6
+    )
+    finding = state.server.finding._replace(prices=jnp.array([50.0, 0.0]))
+    dearer = state._replace(server=state.server._replace(finding=finding))
     after, _ = sim.round(dearer)
     assert (sim.evaluate(after, "train")["mixture"][:, 1] > 0.99).all()
 
 
 def test_mixtures_that_follow_no_losses_send_no_prices(build, simulator):
     sim = simulator(build("floral"), execution=SCAN)
-    assert sim.init(jax.random.key(0)).server.prices == ()
+    assert sim.init(jax.random.key(0)).server.finding.prices == ()

@@ -44,7 +44,7 @@ def test_what_the_server_learns_does_not_depend_on_the_walk(build, simulator, gr
     learnt = []
     for execution in (SCAN, simulate.execution(walk="vmap"), simulate.execution(devices=2)):
         state = after(simulator(algorithm, groups, execution=execution), 9)
-        learnt.append((state.server.grouping, state.table))
+        learnt.append((state.server.finding.grouping, state.table))
     # k-means chooses among starts of equal cost, so the scale is that of sums of squares
     near(learnt[0], learnt[1], 1e-3)
     near(learnt[0], learnt[2], 1e-3)
@@ -61,7 +61,7 @@ def test_mixtures_without_groups_tell_nothing(build, simulator):
     algorithm = build("floral")
     sim = simulator(algorithm)
     state = sim.init(jax.random.key(0))
-    assert state.server.grouping == ()
+    assert state.server.finding.grouping == ()
     with_groups = simulator(build("floral", mixing=MIXING)).costs
     told = 2 * 6 * 6 + 6 + 2 + 16 * (2 * 1 + 2 + 1)  # moments; of 16 starts two groups on a line
     assert with_groups.uploaded_parameters - sim.costs.uploaded_parameters == told
