@@ -31,7 +31,10 @@ PUBLIC = {
     """,
     "floral.errors": "ConfigError DataError FloralError PrivacyError SpecError",
     "floral.losses": "cross_entropy squared_error",
-    "floral.metrics": "Metric accuracy from_per_example gini jain top_k_accuracy worst_share",
+    "floral.metrics": """
+        Difference Estimate Metric accuracy between_clients between_seeds from_per_example gini jain
+        over_clients over_seeds top_k_accuracy welch worst_share
+    """,
     "floral.mixtures": "DiscriminantsState Grouping Mixing Refresh agreement cluster_scores "
     "discriminants effective_adaptors entropy exponential_weights known matching per_layer "
     "responsibilities sharpness softmax top_k traits_check",
