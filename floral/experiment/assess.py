@@ -46,7 +46,9 @@ def assess(
         if not tested.any():
             continue
         numbers[name] = {
-            metric: _summary(values[tested], largest_is_worst=metric == "loss")
+            metric: _summary(
+                values[tested], report["examples"][tested], largest_is_worst=metric == "loss"
+            )
             for metric, values in report.items()
             if metric not in ("client", "examples")
         }
@@ -71,14 +73,21 @@ def score(numbers: dict[str, Any]) -> float | None:
     if "validation" not in numbers:
         return None
     validation = numbers["validation"]
-    return validation.get("accuracy", {"mean": -validation["loss"]["mean"]})["mean"]
+    if "accuracy" in validation:
+        return validation["accuracy"]["mean"]
+    return -validation["loss"]["mean"]
 
 
-def _summary(values: np.ndarray, *, largest_is_worst: bool) -> dict[str, float]:
+def _summary(
+    values: np.ndarray, examples: np.ndarray, *, largest_is_worst: bool
+) -> dict[str, float]:
+    """One number per client, in a few; ``of_examples`` is the mean over all examples alike."""
     values = values.astype(float)
     return {
         "mean": float(values.mean()),
+        "of_examples": float(np.average(values, weights=examples)),
         "std": float(values.std()),
+        "worst": float(values.max() if largest_is_worst else values.min()),
         "worst_decile": worst_share(values, largest=largest_is_worst),
         "p10": float(np.quantile(values, 0.1)),
         "p90": float(np.quantile(values, 0.9)),

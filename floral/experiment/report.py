@@ -18,14 +18,15 @@ _NONE = "–"
 def table_rows(summaries: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """The head and the rows of the table, as text.
 
-    Accuracies are of the last round, means over clients; "best" is the same at the round that
-    validated best.
+    Accuracies are of the last round, means over clients, and over all their examples; "best" is the
+    first at the round that validated best.
     """
     some = next(iter(summaries.values()))
     kind = "accuracy" if "accuracy" in _tested(some) else "loss"
     head = [
         "method",
         f"{_shown_split(some)} {kind}",
+        "of examples",
         "± clients",
         "worst 10 %",
         "best (round)",
@@ -58,6 +59,7 @@ def _row(name: str, summary: Mapping[str, Any], kind: str) -> list[str]:
     return [
         name,
         show(last.get("mean")),
+        show(last.get("of_examples")),
         show(last.get("std")),
         show(last.get("worst_decile")),
         _NONE if best is None else f"{show(chosen['mean'])} ({best['round']})",
@@ -88,7 +90,8 @@ def write_report(
     text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     notes = (
         "Numbers are means over the clients of each client's own model on its own data, at "
-        "the last round; *best* is the same at the round that validated best. Clusters found: "
+        "the last round; *of examples* counts every example alike, not every client; *best* is the "
+        "first at the round that validated best. Clusters found: "
         "clients whose largest weight names their true cluster. Up and down: bytes a client sends "
         "and receives a round; once: bytes it receives a single time, since they never change; "
         "kept: bytes it keeps between rounds. Seconds include compilation.\n"

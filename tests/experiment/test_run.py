@@ -129,6 +129,7 @@ def test_numbers_are_those_of_the_tables(whole):
     assert numbers["test"]["loss"]["mean"] == pytest.approx(loss[~unseen].mean())
     assert numbers["unseen"]["loss"]["mean"] == pytest.approx(loss[unseen].mean())
     assert numbers["test"]["loss"]["worst_decile"] == pytest.approx(loss[~unseen].max())
+    assert numbers["test"]["loss"]["worst"] == pytest.approx(loss[~unseen].max())
 
 
 def test_the_summary_is_of_the_last_and_the_best_validated_round(whole):
@@ -507,7 +508,12 @@ def test_a_convolutional_network_runs_with_convolution_adaptors(config, images, 
         out=tmp_path,
     )
     accuracy = result.summaries["floral"]["last"]["test"]["accuracy"]
-    assert 0 <= accuracy["worst_decile"] <= accuracy["mean"] <= 1
+    assert 0 <= accuracy["worst"] <= accuracy["worst_decile"] <= accuracy["mean"] <= 1
+    last = table(result.folder, 2)
+    examples = last["test_examples"].to_numpy()
+    right = np.round(last["test_accuracy"].to_numpy() * examples)
+    assert len(set(examples)) > 1  # or it would not matter that examples are counted
+    assert accuracy["of_examples"] == pytest.approx(np.nansum(right) / examples.sum())
     assert "test accuracy" in result.report.read_text()
 
 
