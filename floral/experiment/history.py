@@ -1,0 +1,105 @@
+"""Which of a run's evaluations its numbers are taken from: pure functions of what it recorded.
+
+The last round is what a run ends with. The round that validated best may be chosen without looking
+at test data. The mean over a last stretch of rounds is less noisy than one round, and looks at test
+data no more than the last round does.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from floral import check
+from floral.errors import ConfigError
+from floral.experiment.assess import score
+
+__all__ = ["CHOICES", "best_validated", "last_bin", "last_round"]
+
+Lines = Sequence[Mapping[str, Any]]
+"""A run's ``metrics.jsonl``, in order: ``round`` in each, ``evaluation`` in some."""
+
+
+def last_round(lines: Lines) -> dict[str, Any]:
+    """The numbers of the last evaluation.
+
+    Raises:
+      ConfigError: if nothing was evaluated.
+    """
+    return dict(_evaluations(lines)[-1][1])
+
+
+def best_validated(lines: Lines) -> dict[str, Any]:
+    """The numbers of the round that validated best, the first of equals, as a run keeps it.
+
+    Raises:
+      ConfigError: if nothing was evaluated, or nothing of it on validation data.
+    """
+    evaluations = _evaluations(lines)
+    # As snapshots are scored: rounded less, the later of two near rounds might be best.
+    scores = np.array([score(_with_nan(numbers)) for _, numbers in evaluations], np.float32)
+    if np.isnan(scores).all():
+        raise ConfigError(
+            "best: no number of validation data to choose a round by, got "
+            f"{', '.join(evaluations[-1][1])}; take 'last', or give data.split a validation"
+        )
+    return dict(evaluations[int(np.nanargmax(scores))][1])
+
+
+def last_bin(lines: Lines, *, bins: int = 50) -> dict[str, Any]:
+    """The mean of each number over the evaluations nearest to the last of evenly spaced marks.
+
+    As published tables of FLoRAL are made: the marks are ``period = (last - first) / bins`` rounds
+    apart, and an evaluation belongs to the multiple of it that is nearest. Of 500 rounds that are
+    all evaluated the last six make the bin, of 1,500 the last sixteen; of no more than ``bins``
+    evaluations, evenly spaced, the last alone does.
+
+    Args:
+      lines: what the run recorded.
+      bins: how many marks; 50 in the publication.
+
+    Returns:
+      Numbers as in each evaluation; None where one of them has none.
+
+    Raises:
+      ConfigError: if nothing was evaluated.
+
+    Source: the authors' ``utils/plotting.py``, ``downsample_to_len``.
+    """
+    check.positive_int(bins=bins)
+    evaluations = _evaluations(lines)
+    first, last = evaluations[0][0], evaluations[-1][0]
+    period = (last - first) / bins
+    if period == 0:
+        return dict(evaluations[-1][1])
+    chosen = [n for taken, n in evaluations if round(taken / period) == round(last / period)]
+    return _mean(chosen)
+
+
+CHOICES: Mapping[str, Callable[[Lines], dict[str, Any]]] = {
+    "last": last_round,
+    "best": best_validated,
+    "last_bin": last_bin,
+}
+"""By the name that a command line gives them."""
+
+
+def _evaluations(lines: Lines) -> list[tuple[int, Mapping[str, Any]]]:
+    found = [(line["round"], line["evaluation"]) for line in lines if "evaluation" in line]
+    if not found:
+        raise ConfigError(f"the run recorded {len(lines)} rounds and not one evaluation")
+    return found
+
+
+def _with_nan(value: Any) -> Any:
+    """The value as it was before JSON, which has null for what is no finite number."""
+    if isinstance(value, Mapping):
+        return {key: _with_nan(inner) for key, inner in value.items()}
+    return float("nan") if value is None else value
+
+
+def _mean(several: Sequence[Any]) -> Any:
+    """Mappings of equal keys, number by number."""
+    if isinstance(several[0], Mapping):
+        return {key: _mean([each[key] for each in several]) for key in several[0]}
+    return None if any(value is None for value in several) else float(np.mean(several))
