@@ -7,6 +7,7 @@ as it comes.
 """
 
 import gc
+import inspect
 import os
 import tempfile
 
@@ -152,21 +153,26 @@ def _remembering(make):
 @pytest.fixture(scope="session")
 def build(population, network, adapt):
     """``(name, **settings) -> algorithm`` on the linear model: the ones every test may meet."""
-    small = adapt(network)
     sgd = algorithms.local_solver(optax.sgd, learning_rate=0.1)
-    sample = simulate.sample_batch(population)
+    parts = {
+        "model": network,
+        "adapted": adapt(network),
+        "loss": losses.squared_error,
+        "sample": simulate.sample_batch(population),
+        "total_examples": sum(SIZES),
+    }
+    defaults = {"floral": {"num_adaptors": 2}, "ensemble": {"num_models": 2}}
 
     def make(name, *, local=sgd, mixing=None, **options):
         mixing = mixtures.softmax() if mixing is None else mixing
-        if name == "fedavg":
-            return algorithms.fedavg(network, losses.squared_error, local, **options)
-        if name == "floral":
-            options = {"num_adaptors": 2} | options
-            return algorithms.floral(small, losses.squared_error, local, mixing, **options)
-        if name == "local_adaptor":
-            return algorithms.local_adaptor(small, losses.squared_error, local, **options)
-        options = {"num_models": 2} | options
-        return algorithms.ensemble(network, losses.squared_error, local, mixing, sample, **options)
+        factory = getattr(algorithms, name)
+        given = parts | {"local": local, "mixing": mixing}
+        wiring = [
+            given["adapted" if parameter.annotation is adaptors.AdaptedModel else wire]
+            for wire, parameter in inspect.signature(factory).parameters.items()
+            if parameter.kind is not inspect.Parameter.KEYWORD_ONLY
+        ]
+        return factory(*wiring, **defaults.get(name, {}) | options)
 
     return _remembering(make)
 

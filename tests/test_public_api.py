@@ -17,8 +17,9 @@ PUBLIC = {
         make_plan merge permute plan_table precondition remove_adaptors select truncate weights_at
     """,
     "floral.algorithms": """
-        Context Download FederatedAlgorithm LocalSolver Reduced Upload as_local ensemble fedavg
-        floral local_adaptor local_solver solve
+        Context Download FederatedAlgorithm LocalSolver Reduced Upload as_local ensemble
+        fedavg fedprox floral local_adaptor
+        local_solver scaffold solve
     """,
     "floral.data": """
         Batches Batching FederatedDataset LazyArray Partition Partitioner Shift Source Split

@@ -2,10 +2,11 @@
 
 from floral.algorithms.base import Context, Download, FederatedAlgorithm, Reduced, Upload
 from floral.algorithms.clustered import ensemble
-from floral.algorithms.fedavg import fedavg
+from floral.algorithms.fedavg import fedavg, fedprox
 from floral.algorithms.floral import floral
 from floral.algorithms.local import LocalSolver, as_local, local_solver, solve
 from floral.algorithms.local_adaptor import local_adaptor
+from floral.algorithms.scaffold import scaffold
 
 __all__ = [
     "Context",
@@ -17,8 +18,10 @@ __all__ = [
     "as_local",
     "ensemble",
     "fedavg",
+    "fedprox",
     "floral",
     "local_adaptor",
     "local_solver",
+    "scaffold",
     "solve",
 ]

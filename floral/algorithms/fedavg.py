@@ -1,22 +1,25 @@
-"""FedAvg, and with a server optimizer FedOpt: one model for all.
+"""Methods of one model for all: FedAvg, with a server optimizer FedOpt, and FedProx.
 
 Source: McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized
-Data", 2017, Algorithm 1; Reddi et al., "Adaptive Federated Optimization", 2021, Algorithm 1.
+Data", 2017, Algorithm 1; Reddi et al., "Adaptive Federated Optimization", 2021, Algorithm 1; Li et
+al., "Federated Optimization in Heterogeneous Networks", 2020, Algorithm 2.
 """
 
 from typing import NamedTuple
 
 import optax
 
-from floral import tree
-from floral.algorithms.base import Download, FederatedAlgorithm, Upload
+from floral import check, tree
+from floral.algorithms.base import Context, Download, FederatedAlgorithm, Objective, Upload
+from floral.algorithms.corrections import pulled
 from floral.algorithms.local import LocalSolver, solve
 from floral.algorithms.server import guarded_step
 from floral.algorithms.stats import average_stats, stats_update
+from floral.data import Batches
 from floral.models.base import Model
-from floral.typing import Loss, Params, PyTree
+from floral.typing import Array, Key, Loss, Params, PyTree
 
-__all__ = ["FedAvgServer", "fedavg"]
+__all__ = ["FedAvgServer", "fedavg", "fedprox", "objective_of", "trained_upload"]
 
 
 class FedAvgServer(NamedTuple):
@@ -49,10 +52,7 @@ def fedavg(
       server_optimizer: takes the mean update as a gradient; None is plain averaging.
     """
     server_optimizer = optax.sgd(1.0) if server_optimizer is None else server_optimizer
-
-    def objective(params, stats, batch, key):
-        outputs, stats = model.apply(params, stats, batch, key=key, train=True)
-        return loss(outputs, batch), stats
+    objective = objective_of(model, loss)
 
     def init(key, params, stats):
         return FedAvgServer(params, stats, server_optimizer.init(params))
@@ -61,14 +61,9 @@ def fedavg(
         return Download(fresh={"params": server.params, "stats": server.stats}, cached=())
 
     def client_update(key, received, client, batches, context):
-        params, stats = received.fresh["params"], received.fresh["stats"]
-        new_params, new_stats, metrics = solve(
-            objective, params, stats, batches, key, optimizer=local.optimizer(None)
-        )
-        update = {"params": tree.subtract(params, new_params)}
-        update |= stats_update(stats, new_stats)
-        weight = dict.fromkeys(update, context.num_examples)
-        return Upload(update, weight), client, metrics
+        optimizer = local.optimizer(None)
+        upload, metrics = trained_upload(key, objective, received, batches, context, optimizer)
+        return upload, client, metrics
 
     def aggregate(server, reduced, context):
         params, state = guarded_step(
@@ -90,3 +85,63 @@ def fedavg(
         predict=lambda server, client, batch: model.apply(server.params, server.stats, batch)[0],
         export=lambda server, client: server.params,
     )
+
+
+def fedprox(
+    model: Model,
+    loss: Loss,
+    local: LocalSolver,
+    *,
+    mu: float = 0.01,
+    server_optimizer: optax.GradientTransformation | None = None,
+) -> FederatedAlgorithm:
+    r"""FedAvg whose clients minimise ``f_k(w) + μ/2 ‖w - w_t‖²``, for the w_t they received.
+
+    Args:
+      model: the model that is trained.
+      loss: per-example loss.
+      local: how clients train.
+      mu: how strongly clients are held to the server's model; 0 is FedAvg.
+      server_optimizer: takes the mean update as a gradient; None is plain averaging.
+
+    Source: Li et al., "Federated Optimization in Heterogeneous Networks", 2020, Algorithm 2.
+    Differs from the paper: clients are sampled and weighted as everywhere in this library.
+    """
+    check.non_negative(mu=mu)
+    objective = objective_of(model, loss)
+
+    def client_update(key, received, client, batches, context):
+        optimizer = pulled(local.optimizer(None), towards=received.fresh["params"], strength=mu)
+        upload, metrics = trained_upload(key, objective, received, batches, context, optimizer)
+        return upload, client, metrics
+
+    average = fedavg(model, loss, local, server_optimizer=server_optimizer)
+    return average._replace(client_update=client_update)
+
+
+def objective_of(model: Model, loss: Loss) -> Objective:
+    """What training the whole model minimises."""
+
+    def objective(params, stats, batch, key):
+        outputs, stats = model.apply(params, stats, batch, key=key, train=True)
+        return loss(outputs, batch), stats
+
+    return objective
+
+
+def trained_upload(
+    key: Key,
+    objective: Objective,
+    received: Download,
+    batches: Batches,
+    context: Context,
+    optimizer: optax.GradientTransformation,
+) -> tuple[Upload, dict[str, Array]]:
+    """What a client sends that trained the whole model from the server's, and its metrics."""
+    params, stats = received.fresh["params"], received.fresh["stats"]
+    new_params, new_stats, metrics = solve(
+        objective, params, stats, batches, key, optimizer=optimizer
+    )
+    update = {"params": tree.subtract(params, new_params)}
+    update |= stats_update(stats, new_stats)
+    return Upload(update, dict.fromkeys(update, context.num_examples)), metrics

@@ -107,6 +107,7 @@ def build(
         "local": local.solver,
         "mixing": _mixing(config),
         "sample": batch,
+        "total_examples": int(dataset.splits["train"].sizes[dataset.seen].sum()),
     }
     algorithm = _algorithm(config, wiring)
     evaluation: Evaluation = SCHEMA.construct(places.EVALUATE, config["evaluate"] or {})

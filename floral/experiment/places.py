@@ -100,7 +100,16 @@ MIXING = Area(
     ),
 )
 ALGORITHM = Area(
-    "algorithm", _from("floral.algorithms", "floral", "fedavg", "local_adaptor", "ensemble")
+    "algorithm",
+    _from(
+        "floral.algorithms",
+        "floral",
+        "fedavg",
+        "local_adaptor",
+        "ensemble",
+        "fedprox",
+        "scaffold",
+    ),
 )
 OPTIMIZER = Area(
     "optimizer", _from("floral.algorithms.optimizers", "sgd", "adam", "yogi", "adagrad")

@@ -79,11 +79,16 @@ def _nobody(size=2):
     )
 
 
-@pytest.mark.parametrize("name", ["fedavg", "floral", "local_adaptor", "ensemble"])
+ATTENDED = {
+    **{name: {} for name in ("fedavg", "floral", "local_adaptor", "ensemble", "scaffold")},
+}
+
+
+@pytest.mark.parametrize("name", ATTENDED)
 def test_a_round_that_no_one_attends_changes_nothing_but_the_count(
     name, build, simulator, after, same
 ):
-    algorithm = build(name, server_optimizer=optax.adam(0.1))
+    algorithm = build(name, server_optimizer=optax.adam(0.1), **ATTENDED[name])
     state = after(simulator(algorithm), 1)
     idle, metrics = simulator(algorithm, cohort=_nobody()).round(state)
     counted = {"round": state.server.round + 1} if hasattr(state.server, "round") else {}

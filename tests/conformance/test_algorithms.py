@@ -30,6 +30,8 @@ CASES = {
     "local_adaptor": ("local_adaptor", {}),
     "ensemble": ("ensemble", {}),
     "ensemble, stateless": ("ensemble", {"stateful": False}),
+    "fedprox": ("fedprox", {"server_optimizer": optax.adam(0.01)}),
+    "scaffold": ("scaffold", {}),
 }
 
 

@@ -424,6 +424,7 @@ METHODS = {
     },
     "local_adaptor": {"algorithm": {"kind": "local_adaptor"}},
     "ensemble": {"algorithm": {"kind": "ensemble", "num_models": 2}},
+    "scaffold": {"algorithm": {"kind": "scaffold"}},
     "clipped": {"uplink": {"client": [{"kind": "clip", "max_norm": 1e-3}]}},
     "scan": {"execution": {"walk": "scan"}},
     "chunk": {"execution": {"walk": "chunk", "chunk": 2}},
@@ -453,7 +454,7 @@ def test_methods_cost_what_they_send(methods):
     base, pair = 3 * 2 + 2, 3 + 2
     assert sent["floral"] == base + 2 * pair
     assert sent["fedavg"] == sent["local_adaptor"] == base
-    assert sent["ensemble"] == 2 * base
+    assert sent["ensemble"] == sent["scaffold"] == 2 * base
 
 
 def _costs(result):
