@@ -18,8 +18,8 @@ PUBLIC = {
     """,
     "floral.algorithms": """
         Context Download FederatedAlgorithm LocalSolver Reduced Upload as_local ensemble
-        fedavg fedprox floral local_adaptor
-        local_solver scaffold solve
+        fedavg fedbabu fedprox fedrep floral local_adaptor
+        local_solver partial scaffold solve
     """,
     "floral.data": """
         Batches Batching FederatedDataset LazyArray Partition Partitioner Shift Source Split

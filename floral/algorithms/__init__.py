@@ -3,9 +3,11 @@
 from floral.algorithms.base import Context, Download, FederatedAlgorithm, Reduced, Upload
 from floral.algorithms.clustered import ensemble
 from floral.algorithms.fedavg import fedavg, fedprox
+from floral.algorithms.fedbabu import fedbabu
 from floral.algorithms.floral import floral
 from floral.algorithms.local import LocalSolver, as_local, local_solver, solve
 from floral.algorithms.local_adaptor import local_adaptor
+from floral.algorithms.partial import fedrep, partial
 from floral.algorithms.scaffold import scaffold
 
 __all__ = [
@@ -18,10 +20,13 @@ __all__ = [
     "as_local",
     "ensemble",
     "fedavg",
+    "fedbabu",
     "fedprox",
+    "fedrep",
     "floral",
     "local_adaptor",
     "local_solver",
+    "partial",
     "scaffold",
     "solve",
 ]

@@ -28,7 +28,8 @@ class FederatedAlgorithm(NamedTuple):
         unseen client does, on training examples alone, before it predicts.
       predict: ``(server, client, batch) -> outputs`` of this client's own model.
       export: ``(server, client) -> params`` of that model as one plain params tree (its statistics,
-        if any, are the server's); None where outputs are mixed and no one set of params exists.
+        if any, are the server's or the row's); None where outputs are mixed and no one set of
+        params exists.
       mixture: ``(server, client) -> [C]`` or ``{path prefix: [C]}``; None without mixtures.
       check_traits: ``({name: [N, ...]}) -> None``: raises SpecError, on the host, for a population
         that the algorithm cannot serve; None if any will do.

@@ -81,6 +81,8 @@ def _nobody(size=2):
 
 ATTENDED = {
     **{name: {} for name in ("fedavg", "floral", "local_adaptor", "ensemble", "scaffold")},
+    "partial": {"private": ("params/Dense_0/bias",)},
+    "fedbabu": {"head": ("params/Dense_0/bias",)},
 }
 
 

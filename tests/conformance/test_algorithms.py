@@ -30,6 +30,9 @@ CASES = {
     "local_adaptor": ("local_adaptor", {}),
     "ensemble": ("ensemble", {}),
     "ensemble, stateless": ("ensemble", {"stateful": False}),
+    "partial": ("partial", {"private": ("params/Dense_0/bias",)}),
+    "fedrep": ("fedrep", {"private": ("params/Dense_0/bias",), "head_passes": 2}),
+    "fedbabu": ("fedbabu", {"head": ("params/Dense_0/bias",)}),
     "fedprox": ("fedprox", {"server_optimizer": optax.adam(0.01)}),
     "scaffold": ("scaffold", {}),
 }

@@ -424,6 +424,7 @@ METHODS = {
     },
     "local_adaptor": {"algorithm": {"kind": "local_adaptor"}},
     "ensemble": {"algorithm": {"kind": "ensemble", "num_models": 2}},
+    "partial": {"algorithm": {"kind": "partial", "private": ["params/Dense_0/bias"]}},
     "scaffold": {"algorithm": {"kind": "scaffold"}},
     "clipped": {"uplink": {"client": [{"kind": "clip", "max_norm": 1e-3}]}},
     "scan": {"execution": {"walk": "scan"}},
@@ -455,6 +456,7 @@ def test_methods_cost_what_they_send(methods):
     assert sent["floral"] == base + 2 * pair
     assert sent["fedavg"] == sent["local_adaptor"] == base
     assert sent["ensemble"] == sent["scaffold"] == 2 * base
+    assert sent["partial"] == 3 * 2
 
 
 def _costs(result):
