@@ -1,13 +1,16 @@
 """Federated algorithms: tuples of pure functions over pytrees."""
 
+from floral.algorithms.apfl import apfl
 from floral.algorithms.base import Context, Download, FederatedAlgorithm, Reduced, Upload
 from floral.algorithms.clustered import ensemble
+from floral.algorithms.ditto import ditto
 from floral.algorithms.fedavg import fedavg, fedprox
 from floral.algorithms.fedbabu import fedbabu
 from floral.algorithms.floral import floral
 from floral.algorithms.local import LocalSolver, as_local, local_solver, solve
 from floral.algorithms.local_adaptor import local_adaptor
 from floral.algorithms.partial import fedrep, partial
+from floral.algorithms.pfedme import pfedme
 from floral.algorithms.scaffold import scaffold
 
 __all__ = [
@@ -17,7 +20,9 @@ __all__ = [
     "LocalSolver",
     "Reduced",
     "Upload",
+    "apfl",
     "as_local",
+    "ditto",
     "ensemble",
     "fedavg",
     "fedbabu",
@@ -27,6 +32,7 @@ __all__ = [
     "local_adaptor",
     "local_solver",
     "partial",
+    "pfedme",
     "scaffold",
     "solve",
 ]

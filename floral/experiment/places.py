@@ -111,7 +111,10 @@ ALGORITHM = Area(
         "fedrep",
         "fedbabu",
         "fedprox",
+        "ditto",
         "scaffold",
+        "apfl",
+        "pfedme",
     ),
 )
 OPTIMIZER = Area(

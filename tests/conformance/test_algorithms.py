@@ -34,7 +34,10 @@ CASES = {
     "fedrep": ("fedrep", {"private": ("params/Dense_0/bias",), "head_passes": 2}),
     "fedbabu": ("fedbabu", {"head": ("params/Dense_0/bias",)}),
     "fedprox": ("fedprox", {"server_optimizer": optax.adam(0.01)}),
+    "ditto": ("ditto", {}),
     "scaffold": ("scaffold", {}),
+    "apfl": ("apfl", {}),
+    "pfedme": ("pfedme", {"pull": 2.0}),
 }
 
 
