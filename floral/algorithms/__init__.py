@@ -9,6 +9,7 @@ from floral.algorithms.fedbabu import fedbabu
 from floral.algorithms.floral import floral
 from floral.algorithms.local import LocalSolver, as_local, local_solver, solve
 from floral.algorithms.local_adaptor import local_adaptor
+from floral.algorithms.lora import fedsa_lora, ffa_lora
 from floral.algorithms.partial import fedrep, partial
 from floral.algorithms.pfedme import pfedme
 from floral.algorithms.scaffold import scaffold
@@ -28,6 +29,8 @@ __all__ = [
     "fedbabu",
     "fedprox",
     "fedrep",
+    "fedsa_lora",
+    "ffa_lora",
     "floral",
     "local_adaptor",
     "local_solver",

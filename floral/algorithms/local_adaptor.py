@@ -12,7 +12,7 @@ from floral.algorithms.local import LocalSolver
 from floral.mixtures import Mixing
 from floral.typing import Loss
 
-__all__ = ["local_adaptor"]
+__all__ = ["local_adaptor", "one_adaptor"]
 
 
 def local_adaptor(
@@ -37,17 +37,11 @@ def local_adaptor(
     Source: the FLoRAL paper's baseline of the same name, section 6.
     """
 
-    def one(logits, *, active, round=0, train=False, key=None):
-        return jnp.ones_like(logits)
-
-    def init(key, num_adaptors: int, traits: Any):
-        return jnp.zeros((num_adaptors,))
-
     return floral(
         model,
         loss,
         local,
-        Mixing(init, one),
+        one_adaptor(),
         num_adaptors=1,
         train=("base", "bank"),
         private=("bank",),
@@ -55,3 +49,15 @@ def local_adaptor(
         precondition_epsilon=precondition_epsilon,
         server_optimizer=server_optimizer,
     )._replace(mixture=None)
+
+
+def one_adaptor() -> Mixing:
+    """The mixture of a bank in which everyone has every adaptor whole: no mixture at all."""
+
+    def init(key, num_adaptors: int, traits: Any):
+        return jnp.zeros((num_adaptors,))
+
+    def one(logits, *, active, round=0, train=False, key=None):
+        return jnp.ones_like(logits)
+
+    return Mixing(init, one)

@@ -115,6 +115,8 @@ ALGORITHM = Area(
         "scaffold",
         "apfl",
         "pfedme",
+        "fedsa_lora",
+        "ffa_lora",
     ),
 )
 OPTIMIZER = Area(

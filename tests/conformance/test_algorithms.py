@@ -38,6 +38,8 @@ CASES = {
     "scaffold": ("scaffold", {}),
     "apfl": ("apfl", {}),
     "pfedme": ("pfedme", {"pull": 2.0}),
+    "fedsa_lora": ("fedsa_lora", {}),
+    "ffa_lora": ("ffa_lora", {}),
 }
 
 
