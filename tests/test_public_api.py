@@ -18,7 +18,7 @@ PUBLIC = {
     """,
     "floral.algorithms": """
         Context Download FederatedAlgorithm LocalSolver Reduced Upload apfl as_local ditto ensemble
-        fedavg fedbabu fedprox fedrep fedsa_lora ffa_lora floral local_adaptor
+        fedavg fedbabu fedem fedprox fedrep fedsa_lora ffa_lora floral ifca local_adaptor
         local_solver partial pfedme scaffold solve
     """,
     "floral.data": """

@@ -6,7 +6,9 @@ from floral.algorithms.clustered import ensemble
 from floral.algorithms.ditto import ditto
 from floral.algorithms.fedavg import fedavg, fedprox
 from floral.algorithms.fedbabu import fedbabu
+from floral.algorithms.fedem import fedem
 from floral.algorithms.floral import floral
+from floral.algorithms.ifca import ifca
 from floral.algorithms.local import LocalSolver, as_local, local_solver, solve
 from floral.algorithms.local_adaptor import local_adaptor
 from floral.algorithms.lora import fedsa_lora, ffa_lora
@@ -27,11 +29,13 @@ __all__ = [
     "ensemble",
     "fedavg",
     "fedbabu",
+    "fedem",
     "fedprox",
     "fedrep",
     "fedsa_lora",
     "ffa_lora",
     "floral",
+    "ifca",
     "local_adaptor",
     "local_solver",
     "partial",

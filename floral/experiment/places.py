@@ -117,6 +117,8 @@ ALGORITHM = Area(
         "pfedme",
         "fedsa_lora",
         "ffa_lora",
+        "ifca",
+        "fedem",
     ),
 )
 OPTIMIZER = Area(

@@ -40,6 +40,8 @@ CASES = {
     "pfedme": ("pfedme", {"pull": 2.0}),
     "fedsa_lora": ("fedsa_lora", {}),
     "ffa_lora": ("ffa_lora", {}),
+    "fedem": ("fedem", {"num_models": 2}),
+    "ifca": ("ifca", {"num_models": 2}),
 }
 
 
