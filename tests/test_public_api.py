@@ -17,9 +17,9 @@ PUBLIC = {
         make_plan merge permute plan_table precondition remove_adaptors select truncate weights_at
     """,
     "floral.algorithms": """
-        Context Download FederatedAlgorithm LocalSolver Reduced Upload apfl as_local ditto ensemble
-        fedavg fedbabu fedem fedprox fedrep fedsa_lora ffa_lora floral ifca local_adaptor
-        local_solver partial pfedme scaffold solve
+        Context Download FederatedAlgorithm LocalSolver Reduced Upload apfl as_local ditto
+        dual_adaptor ensemble fedavg fedbabu fedem fedprox fedrep fedsa_lora ffa_lora floral ifca
+        local_adaptor local_solver partial pfedme scaffold solve
     """,
     "floral.data": """
         Batches Batching FederatedDataset LazyArray Partition Partitioner Shift Source Split

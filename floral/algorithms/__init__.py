@@ -4,6 +4,7 @@ from floral.algorithms.apfl import apfl
 from floral.algorithms.base import Context, Download, FederatedAlgorithm, Reduced, Upload
 from floral.algorithms.clustered import ensemble
 from floral.algorithms.ditto import ditto
+from floral.algorithms.dual_adaptor import dual_adaptor
 from floral.algorithms.fedavg import fedavg, fedprox
 from floral.algorithms.fedbabu import fedbabu
 from floral.algorithms.fedem import fedem
@@ -26,6 +27,7 @@ __all__ = [
     "apfl",
     "as_local",
     "ditto",
+    "dual_adaptor",
     "ensemble",
     "fedavg",
     "fedbabu",

@@ -117,6 +117,7 @@ ALGORITHM = Area(
         "pfedme",
         "fedsa_lora",
         "ffa_lora",
+        "dual_adaptor",
         "ifca",
         "fedem",
     ),

@@ -80,7 +80,10 @@ def _nobody(size=2):
 
 
 ATTENDED = {
-    **{name: {} for name in ("fedavg", "floral", "local_adaptor", "ensemble", "scaffold")},
+    **{
+        name: {}
+        for name in ("fedavg", "floral", "local_adaptor", "ensemble", "scaffold", "dual_adaptor")
+    },
     "partial": {"private": ("params/Dense_0/bias",)},
     "fedbabu": {"head": ("params/Dense_0/bias",)},
 }

@@ -73,3 +73,53 @@ def test_ffa_lora_leaves_a_as_it_was_drawn(build, simulator, after, same):
     start, end = sim.init(jax.random.key(0)), after(sim, 3)
     same(_factors(end.server)["a"], _factors(start.server)["a"])
     assert np.any(_factors(end.server)["b"] != 0)
+
+
+@jax.jit
+@jax.grad
+def _gradient_of_both(pair, base, batch):
+    one, other = pair
+    kernel = base["kernel"] + one["a"].T @ one["b"] + other["a"].T @ other["b"]
+    bias = base["bias"] + one["offset"] + other["offset"]
+    return jnp.mean((batch["x"] @ kernel + bias[None] - batch["y"]) ** 2)
+
+
+@pytest.mark.parametrize("own_rate", [RATE, 0.02])
+def test_the_dual_adaptor_is_plain_training_of_both(build, simulator, population, near, own_rate):
+    sim = simulator(build("dual_adaptor", own_learning_rate=own_rate), batching=FULL)
+    start = state = sim.init(jax.random.key(0))
+    base, sizes = start.server.base["params"]["Dense_0"], population.splits["train"].sizes
+
+    def own(state, client):
+        row = jax.tree.map(lambda leaf: np.asarray(leaf[client, 0]), state.table["client"]["bank"])
+        return {**row[KERNEL], **row[BIAS]}
+
+    shared, kept = _factors(start.server), [own(start, client) for client in range(5)]
+    for _ in range(3):
+        ends = []
+        for client in range(5):
+            batch = population.client(client)["train"]
+            slopes = _gradient_of_both((shared, kept[client]), base, batch)
+            ends.append({k: v - RATE * slopes[0][k] for k, v in shared.items()})
+            kept[client] = {k: v - own_rate * slopes[1][k] for k, v in kept[client].items()}
+        shared = {
+            k: np.float32(np.average([end[k] for end in ends], axis=0, weights=sizes))
+            for k in shared
+        }
+        state, _ = sim.round(state)
+    near(_factors(state.server), shared)
+    for client in range(5):
+        near(own(state, client), jax.tree.map(np.asarray, kept[client]))
+    merged = sim.export(state, 3)["params"]["Dense_0"]["kernel"]
+    deltas = [pair["a"].T @ pair["b"] for pair in (shared, kept[3])]
+    near(merged, base["kernel"] + deltas[0] + deltas[1])
+    x = np.ones((2, 3), np.float32)
+    bias = base["bias"] + shared["offset"] + kept[3]["offset"]
+    near(sim.predict(state, 3, x), x @ np.asarray(merged) + np.asarray(bias))
+
+
+def test_the_dual_adaptor_without_its_own_is_federated_lora(build, simulator, after, near):
+    dual = after(simulator(build("dual_adaptor", own_learning_rate=0.0)), 3)
+    shared = after(simulator(build("floral", num_adaptors=1, train=("bank",))), 3)
+    near(dual.server.base, shared.server.base)
+    near(dual.server.bank, shared.server.bank)

@@ -39,6 +39,7 @@ CASES = {
     "apfl": ("apfl", {}),
     "pfedme": ("pfedme", {"pull": 2.0}),
     "fedsa_lora": ("fedsa_lora", {}),
+    "dual_adaptor": ("dual_adaptor", {}),
     "ffa_lora": ("ffa_lora", {}),
     "fedem": ("fedem", {"num_models": 2}),
     "ifca": ("ifca", {"num_models": 2}),
