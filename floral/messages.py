@@ -6,7 +6,10 @@ import jax.numpy as jnp
 
 from floral.typing import Array, Key, PyTree
 
-__all__ = ["Context", "Download", "Reduced", "Upload", "evidence"]
+__all__ = ["GROUPING", "Context", "Download", "Reduced", "Upload", "evidence"]
+
+GROUPING = "grouping"
+"""The part of an update that tells of a client's data and is no change of a model."""
 
 _LEAST_SHARE = 1e-6
 

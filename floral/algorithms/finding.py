@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from floral.algorithms.evidence import next_prices, refreshed
 from floral.data import Batches, distinct_examples
-from floral.messages import Reduced, evidence
+from floral.messages import GROUPING, Reduced, evidence
 from floral.mixtures import Mixing
 from floral.random import stream
 from floral.typing import Array, Batch, Key, PyTree
@@ -98,7 +98,7 @@ def finding_told(mixing: Mixing, finding: Finding, batches: Batches, round: Arra
     if mixing.grouping is None:
         return {}
     count = distinct_examples(batches)
-    return {"grouping": mixing.grouping.tell(finding.grouping, batches, count=count, round=round)}
+    return {GROUPING: mixing.grouping.tell(finding.grouping, batches, count=count, round=round)}
 
 
 def finding_learnt(
@@ -124,8 +124,8 @@ def finding_learnt(
     if examples is not None:
         prices = next_prices(mixing.refresh, prices, examples, active, round)
     if mixing.grouping is not None:
-        clients = reduced.weight["grouping"]
-        learnt = mixing.grouping.learn(grouping, reduced.update["grouping"], clients, round)
+        clients = reduced.weight[GROUPING]
+        learnt = mixing.grouping.learn(grouping, reduced.update[GROUPING], clients, round)
         told = evidence(clients)
         grouping = jax.tree.map(lambda new, old: jnp.where(told, new, old), learnt, grouping)
         active = mixing.grouping.active(grouping, active, round)

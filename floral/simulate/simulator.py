@@ -19,6 +19,7 @@ from floral import check, tree
 from floral.algorithms.base import FederatedAlgorithm
 from floral.data import Batching, FederatedDataset
 from floral.errors import SpecError
+from floral.messages import GROUPING
 from floral.metrics import Metric
 from floral.models import Model
 from floral.simulate.clients import DeviceData, client_context, on_devices
@@ -170,6 +171,12 @@ def make_simulator(
     steps = _mean_steps(dataset, batching)
     turn = trace_turn(algorithm, server_struct, context, batch, batching, steps=steps)
 
+    if uplink.transforms and GROUPING in turn.upload.update:
+        raise SpecError(
+            "uplink.client: clients also send sums of what their data are like, by which the "
+            "mixing finds groups; a transform such as clip would treat these and the model as one: "
+            "leave the transforms out, or set mixing to one that does not group clients"
+        )
     start = make_start(algorithm, uplink, server, turn.upload, execution, data, mesh)
     keeps_rows = start.new_table is not None
     params_struct, _ = jax.eval_shape(model.init, jax.random.key(0), batch)

@@ -50,8 +50,10 @@ class Uplink(NamedTuple):
       client: applied to each client's update; its state lives in the client's row.
       reduce: makes the cohort's updates one.
       server: applied to the reduced update.
+      transforms: how many transforms each client's update goes through.
     """
 
     client: optax.GradientTransformationExtraArgs
     reduce: Reducer
     server: optax.GradientTransformationExtraArgs
+    transforms: int = 0

@@ -38,4 +38,5 @@ def uplink(
     def chain(transforms):
         return optax.with_extra_args_support(optax.chain(optax.identity(), *transforms))
 
-    return Uplink(chain(client), weighted_mean() if reduce is None else reduce, chain(server))
+    reducer = weighted_mean() if reduce is None else reduce
+    return Uplink(chain(client), reducer, chain(server), transforms=len(client))

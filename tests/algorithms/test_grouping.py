@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from floral import mixtures, simulate
+from floral import mixtures, simulate, uplink
+from floral.errors import SpecError
 
 SCAN = simulate.execution(walk="scan")
 MIXING = mixtures.discriminants(size=6, survey_rounds=2, group_rounds=6)
@@ -65,3 +66,11 @@ def test_mixtures_without_groups_tell_nothing(build, simulator):
     with_groups = simulator(build("floral", mixing=MIXING)).costs
     told = 2 * 6 * 6 + 6 + 2 + 16 * (2 * 1 + 2 + 1)  # moments; of 16 starts two groups on a line
     assert with_groups.uploaded_parameters - sim.costs.uploaded_parameters == told
+
+
+def test_a_transform_of_whole_updates_is_refused(build, simulator, groups):
+    """A clip would scale a model's change by the size of the sums beside it."""
+    clipped = uplink.uplink(client=[uplink.clip(max_norm=1.0)])
+    with pytest.raises(SpecError, match=r"uplink\.client: clients also send sums"):
+        simulator(build("floral", mixing=MIXING, **TRAIN["floral"]), groups, uplink=clipped)
+    simulator(build("floral", mixing=MIXING), groups, uplink=uplink.uplink())
