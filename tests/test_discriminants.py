@@ -44,7 +44,9 @@ def learnt(mixing, clients, *, rounds, cohort=None, adaptors=GROUPS):
     def take(state, ids, round):
         own = jax.tree.map(lambda leaf: leaf[ids], clients)
         told = jax.vmap(
-            lambda one: grouping.tell(state, as_batches(one), count=EXAMPLES, round=round)
+            lambda one: grouping.tell(
+                *grouping.sent(state), as_batches(one), count=EXAMPLES, round=round
+            )
         )(own)
         mean = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), told)
         return grouping.learn(state, mean, jnp.float32(len(ids)), round)
@@ -61,7 +63,7 @@ def logits_of(mixing, state, clients, *, round, start=None, always=False, active
 
     def place(one):
         return mixing.grouping.place(
-            state,
+            *mixing.grouping.sent(state),
             start,
             as_batches(one),
             count=EXAMPLES,

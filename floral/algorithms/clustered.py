@@ -16,6 +16,7 @@ from floral.algorithms.finding import (
     Finding,
     finding_learnt,
     finding_report,
+    finding_sent,
     finding_start,
     finding_told,
     found_logits,
@@ -147,8 +148,9 @@ def ensemble(
         return {"mixture": mixing.init(stream(key, "mixture"), num_models, traits)}
 
     def download(server, context):
-        now = {"models": server.models, "active": server.active, "finding": server.finding}
-        return Download(fresh=now, cached=())
+        finding, found_once = finding_sent(mixing, server.finding)
+        now = {"models": server.models, "active": server.active, "finding": finding}
+        return Download(fresh=now, cached={"finding": found_once})
 
     def looked(row, received, batches, context, *, always=False):
         """The row, its logits as its examples or each model's losses have them, where due."""
@@ -159,7 +161,7 @@ def ensemble(
 
         logits = found_logits(
             mixing,
-            received.fresh["finding"],
+            received,
             row["mixture"],
             losses_each,
             batches,
@@ -191,7 +193,7 @@ def ensemble(
         mixture = mixing.weights(
             end["mixture"], active=received.fresh["active"], round=context.round
         )
-        told = finding_told(mixing, received.fresh["finding"], batches, context.round)
+        told = finding_told(mixing, received, batches, context.round)
         upload = Upload(
             update={"models": subtract(start["models"], end["models"]), **told},
             weight={

@@ -71,13 +71,14 @@ def fedem(
 
     def expected(received, row, batches, context):
         """The mixture after one step of expectation maximisation."""
+        now = received.fresh
         logits = found_logits(
             mixing,
-            received["finding"],
+            received,
             row["mixture"],
-            lambda batch: losses_each(received["models"], batch),
+            lambda batch: losses_each(now["models"], batch),
             batches,
-            active=received["active"],
+            active=now["active"],
             round=context.round,
         )
         return {"mixture": logits}
@@ -99,14 +100,14 @@ def fedem(
             update={"models": tree.subtract(now["models"], models)},
             weight={"models": context.num_examples},
         )
-        return upload, expected(now, client, batches, context), metrics
+        return upload, expected(received, client, batches, context), metrics
 
     def aggregate(server, reduced, context):
         each = jnp.broadcast_to(reduced.weight["models"], (num_models,))
         return whole.aggregate(server, reduced._replace(weight={"models": each}), context)
 
     def personalize(key, server, client, batches, context):
-        received = whole.download(server, context).fresh
+        received = whole.download(server, context)
         steps = batches.mask.shape[0]
         return jax.lax.fori_loop(
             0, steps, lambda _, row: expected(received, row, batches, context), client

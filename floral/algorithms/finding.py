@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from floral.algorithms.evidence import next_prices, refreshed
 from floral.data import Batches, distinct_examples
-from floral.messages import GROUPING, Reduced, evidence
+from floral.messages import GROUPING, Download, Reduced, evidence
 from floral.mixtures import Mixing
 from floral.random import stream
 from floral.typing import Array, Batch, Key, PyTree
@@ -21,6 +21,7 @@ __all__ = [
     "Finding",
     "finding_learnt",
     "finding_report",
+    "finding_sent",
     "finding_start",
     "finding_told",
     "found_logits",
@@ -28,7 +29,7 @@ __all__ = [
 
 
 class Finding(NamedTuple):
-    """What the server keeps and sends for it.
+    """What the server keeps for it.
 
     Attributes:
       prices: [C], what is added to the losses that mixtures follow; () where they follow none.
@@ -48,9 +49,17 @@ def finding_start(mixing: Mixing, key: Key, sample: Batch, count: int) -> Findin
     )
 
 
+def finding_sent(mixing: Mixing, finding: Finding) -> tuple[Finding, PyTree]:
+    """What clients receive of it: each round, and once for all."""
+    if mixing.grouping is None:
+        return finding, ()
+    now, once = mixing.grouping.sent(finding.grouping)
+    return finding._replace(grouping=now), once
+
+
 def found_logits(
     mixing: Mixing,
-    finding: Finding,
+    received: Download,
     logits: Array,
     losses_each: Callable[[Batch], Array],
     batches: Batches,
@@ -63,7 +72,7 @@ def found_logits(
 
     Args:
       mixing: where it has no such part, logits stay as they are.
-      finding: as it was received.
+      received: what ``finding_sent`` gives is its ``"finding"``, fresh and cached.
       logits: [C].
       losses_each: ``(batch of B) -> [B, C]``, what each adaptor alone loses.
       batches: the client's.
@@ -73,7 +82,7 @@ def found_logits(
     """
     if mixing.grouping is not None:
         logits = mixing.grouping.place(
-            finding.grouping,
+            *_grouping(received),
             logits,
             batches,
             count=distinct_examples(batches),
@@ -88,17 +97,18 @@ def found_logits(
         batches,
         active=active,
         round=round,
-        prices=finding.prices,
+        prices=received.fresh["finding"].prices,
         always=always,
     )
 
 
-def finding_told(mixing: Mixing, finding: Finding, batches: Batches, round: Array) -> PyTree:
+def finding_told(mixing: Mixing, received: Download, batches: Batches, round: Array) -> PyTree:
     """``{"grouping": what a client adds}``, a part of its update; empty where there is none."""
     if mixing.grouping is None:
         return {}
     count = distinct_examples(batches)
-    return {GROUPING: mixing.grouping.tell(finding.grouping, batches, count=count, round=round)}
+    told = mixing.grouping.tell(*_grouping(received), batches, count=count, round=round)
+    return {GROUPING: told}
 
 
 def finding_learnt(
@@ -135,3 +145,8 @@ def finding_learnt(
 def finding_report(mixing: Mixing, finding: Finding) -> dict[str, Array]:
     """``{"groups": how many the data show}``; empty where no one looks for any."""
     return {} if mixing.grouping is None else {"groups": mixing.grouping.groups(finding.grouping)}
+
+
+def _grouping(received: Download) -> tuple[PyTree, PyTree]:
+    """What was received of a grouping: now, and once."""
+    return received.fresh["finding"].grouping, received.cached["finding"]

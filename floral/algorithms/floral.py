@@ -31,6 +31,7 @@ from floral.algorithms.finding import (
     Finding,
     finding_learnt,
     finding_report,
+    finding_sent,
     finding_start,
     finding_told,
     found_logits,
@@ -203,7 +204,7 @@ def floral(
 
         logits = found_logits(
             mixing,
-            received.fresh["finding"],
+            received,
             row["mixture"],
             one_by_one(losses_of, num_adaptors),
             batches,
@@ -251,8 +252,9 @@ def floral(
     def download(server, context):
         fresh, cached = tree.split(server_values(server), server_shared)
         stats = {"stats": server.stats}
-        now = {"values": fresh, "active": server.active, "finding": server.finding}
-        once = {"values": cached, "fixed": server.fixed}
+        finding, found_once = finding_sent(mixing, server.finding)
+        now = {"values": fresh, "active": server.active, "finding": finding}
+        once = {"values": cached, "fixed": server.fixed, "finding": found_once}
         if trains_shared:
             return Download(fresh={**now, **stats}, cached=once)
         return Download(fresh=now, cached={**once, **stats})
@@ -274,7 +276,7 @@ def floral(
         update = {part: moved[part] for part in ("base", "bank") if jax.tree.leaves(moved[part])}
         update |= stats_update(stats_of(received), stats) if trains_shared else {}
         weight = dict.fromkeys(update, count)
-        told = finding_told(mixing, received.fresh["finding"], batches, context.round)
+        told = finding_told(mixing, received, batches, context.round)
         update |= told
         weight |= dict.fromkeys(told, jnp.ones(()))
         if "bank" in update:

@@ -56,12 +56,13 @@ class Grouping(NamedTuple):
 
     Attributes:
       init: ``(key, batch, C) -> state`` of the server, for a batch of the data's shapes.
-      tell: ``(state, batches, *, count, round) -> told``, what a client with so many different
+      sent: ``(state) -> (now, once)``, what clients receive of it: each round, and once for all.
+      tell: ``(now, once, batches, *, count, round) -> told``, what a client with so many different
         examples adds in a round, a tree of arrays.
       learn: ``(state, mean of what was told, clients, round) -> state`` after a round in which so
         many clients took part; with none of them the state stays.
-      place: ``(state, logits [C], batches, *, count, active [C] bool, round, always) -> logits``
-        of a client, once groups are known; ``always`` anew, else where they are still all zero.
+      place: ``(now, once, logits [C], batches, *, count, active [C] bool, round, always)`` to a
+        client's logits, once groups are known; ``always`` anew, else where they are all zero.
       active: ``(state, active [C] bool, round) -> active``: the adaptors that are used after a
         round, where groups turned out to be fewer.
       groups: ``(state) -> int32``, the groups that the data show, which may be more than C; 0 while
@@ -69,6 +70,7 @@ class Grouping(NamedTuple):
     """
 
     init: Callable[[Key, Mapping[str, Any], int], PyTree]
+    sent: Callable[[PyTree], tuple[PyTree, PyTree]]
     tell: Callable[..., PyTree]
     learn: Callable[[PyTree, PyTree, Array, Array], PyTree]
     place: Callable[..., Array]

@@ -127,20 +127,23 @@ def discriminants(
             key=jax.random.key_data(stream(key, "starts")),
         )
 
-    def used(state):
+    def used(centroids, groups):
         """The adaptors that groups are sought for, [C] bool."""
-        indices = jnp.arange(state.weights.shape[1])
-        return indices < state.groups if find_count else indices >= 0
+        indices = jnp.arange(centroids.shape[1])
+        return indices < groups if find_count else indices >= 0
 
-    def tell(state, batches, *, count, round):
-        count = jnp.asarray(count, jnp.float32)
-        nothing = _Told(
-            *map(jnp.zeros_like, (state.within, state.freedom, state.outer, state.total)),
-            *map(jnp.zeros_like, (state.examples, state.sums, state.weights, state.cost)),
-        )
+    def sent(state):
+        now = _Now(state.center, state.directions, state.centroids, state.groups)
+        return now, state.tables
+
+    def tell(now, tables, batches, *, count, round):
+        count, none = jnp.asarray(count, jnp.float32), jnp.zeros(())
+        square, line = jnp.zeros((size, size)), jnp.zeros((size,))
+        of_starts = (now.centroids, now.centroids[..., 0], now.centroids[:, 0, 0])
+        nothing = _Told(square, none, square, line, none, *map(jnp.zeros_like, of_starts))
 
         def surveyed():
-            own = moments(state.tables, batches, count)
+            own = moments(tables, batches, count)
             return nothing._replace(
                 within=own.scatter,
                 freedom=jnp.maximum(count - 1, 0.0),
@@ -150,9 +153,9 @@ def discriminants(
             )
 
         def grouped():
-            place = _place(state, batches, count)
-            distance = jnp.sum(jnp.square(state.centroids - place[None, None]), axis=-1)  # [R, C]
-            distance = jnp.where(used(state)[None], distance, jnp.inf)
+            place = _place(now, tables, batches, count)
+            distance = jnp.sum(jnp.square(now.centroids - place[None, None]), axis=-1)  # [R, C]
+            distance = jnp.where(used(now.centroids, now.groups)[None], distance, jnp.inf)
             chosen = jax.nn.one_hot(jnp.argmin(distance, axis=-1), distance.shape[1])
             weights = count * chosen
             return nothing._replace(
@@ -199,20 +202,30 @@ def discriminants(
 
         return jax.lax.cond(round < survey_rounds, surveyed, later)
 
-    def place(state, logits, batches, *, count, active, round, always=False):
+    def place(now, tables, logits, batches, *, count, active, round, always=False):
         def placed():
-            own = _place(state, batches, count)
-            new = -count * jnp.sum(jnp.square(state.centroids[0] - own[None]), axis=-1) / 2
+            own = _place(now, tables, batches, count)
+            new = -count * jnp.sum(jnp.square(now.centroids[0] - own[None]), axis=-1) / 2
             return new - jnp.max(jnp.where(active, new, -LARGEST))
 
         anew = jnp.all(logits == 0) | always
         return jax.lax.cond((round >= known_at) & anew, placed, lambda: logits)
 
     def active(state, active, round):
-        return jnp.where(round >= known_at - 1, active & used(state), active)
+        resting = ~used(state.centroids, state.groups) & (round >= known_at - 1)
+        return active & ~resting
 
-    grouping = Grouping(init, tell, learn, place, active, lambda state: state.groups)
+    grouping = Grouping(init, sent, tell, learn, place, active, lambda state: state.groups)
     return Mixing(init=zeros, weights=softmax().weights, grouping=grouping)
+
+
+class _Now(NamedTuple):
+    """What clients receive each round: the state's fields of the same names."""
+
+    center: Array
+    directions: Array
+    centroids: Array
+    groups: Array
 
 
 class _Told(NamedTuple):
@@ -228,10 +241,10 @@ class _Told(NamedTuple):
     cost: Array
 
 
-def _place(state: DiscriminantsState, batches: Steps, count: Array) -> Array:
+def _place(now: _Now, tables: Tables, batches: Steps, count: Array) -> Array:
     """Where the mean of a client's examples lies, [r]."""
-    own = moments(state.tables, batches, count, scatter=False)
-    return (own.mean - state.center) @ state.directions
+    own = moments(tables, batches, count, scatter=False)
+    return (own.mean - now.center) @ now.directions
 
 
 def _directed(state: DiscriminantsState) -> DiscriminantsState:

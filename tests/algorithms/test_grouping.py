@@ -66,6 +66,10 @@ def test_mixtures_without_groups_tell_nothing(build, simulator):
     with_groups = simulator(build("floral", mixing=MIXING)).costs
     told = 2 * 6 * 6 + 6 + 2 + 16 * (2 * 1 + 2 + 1)  # moments; of 16 starts two groups on a line
     assert with_groups.uploaded_parameters - sim.costs.uploaded_parameters == told
+    received = 6 + 6 * 1 + 16 * 2 * 1 + 1  # center, directions, centroids, how many groups
+    assert with_groups.download_bytes - sim.costs.download_bytes == 4 * received
+    tables = 3 * 6 + (1 + 2) * 6  # of inputs, and of a constant and two targets
+    assert with_groups.cached_bytes - sim.costs.cached_bytes == 4 * tables
 
 
 def test_a_transform_of_whole_updates_is_refused(build, simulator, groups):
