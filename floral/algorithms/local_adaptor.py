@@ -36,23 +36,29 @@ def local_adaptor(
 
     Source: the FLoRAL paper's baseline of the same name, section 6.
     """
-
-    return floral(
+    return one_adaptor(
         model,
         loss,
         local,
-        one_adaptor(),
-        num_adaptors=1,
         train=("base", "bank"),
         private=("bank",),
         bank_learning_rate=bank_learning_rate,
         precondition_epsilon=precondition_epsilon,
         server_optimizer=server_optimizer,
-    )._replace(mixture=None)
+    )
 
 
-def one_adaptor() -> Mixing:
-    """The mixture of a bank in which everyone has every adaptor whole: no mixture at all."""
+def one_adaptor(
+    model: AdaptedModel, loss: Loss, local: LocalSolver, **settings: Any
+) -> FederatedAlgorithm:
+    """FLoRAL with a bank of one adaptor that everyone has whole: there are no mixtures.
+
+    Args:
+      model: a model and the plan of its adaptors.
+      loss: per-example loss.
+      local: how clients train.
+      **settings: further ones of ``floral``.
+    """
 
     def init(key, num_adaptors: int, traits: Any):
         return jnp.zeros((num_adaptors,))
@@ -60,4 +66,5 @@ def one_adaptor() -> Mixing:
     def one(logits, *, active, round=0, train=False, key=None):
         return jnp.ones_like(logits)
 
-    return Mixing(init, one)
+    algorithm = floral(model, loss, local, Mixing(init, one), num_adaptors=1, **settings)
+    return algorithm._replace(mixture=None)

@@ -11,7 +11,6 @@ import optax
 
 from floral.adaptors import AdaptedModel
 from floral.algorithms.base import FederatedAlgorithm
-from floral.algorithms.floral import floral
 from floral.algorithms.local import LocalSolver
 from floral.algorithms.local_adaptor import one_adaptor
 from floral.typing import Loss
@@ -45,17 +44,15 @@ def fedsa_lora(
 
     Source: Guo et al., "Selective Aggregation for Low-Rank Adaptation in Federated Learning", 2025.
     """
-    return floral(
+    return one_adaptor(
         model,
         loss,
         local,
-        one_adaptor(),
-        num_adaptors=1,
         train=train,
         private=("bank/**/b",),
         bank_learning_rate=bank_learning_rate,
         server_optimizer=server_optimizer,
-    )._replace(mixture=None)
+    )
 
 
 def ffa_lora(
@@ -85,14 +82,12 @@ def ffa_lora(
 
     Source: Sun et al., "Improving LoRA in Privacy-preserving Federated Learning", 2024.
     """
-    return floral(
+    return one_adaptor(
         model,
         loss,
         local,
-        one_adaptor(),
-        num_adaptors=1,
         train=train,
         private=(),
         bank_learning_rate=bank_learning_rate,
         server_optimizer=server_optimizer,
-    )._replace(mixture=None)
+    )

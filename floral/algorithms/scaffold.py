@@ -11,8 +11,6 @@ from floral.algorithms.base import Download, FederatedAlgorithm, Upload
 from floral.algorithms.corrections import shifted
 from floral.algorithms.fedavg import fedavg, objective_of, trained_upload
 from floral.algorithms.local import LocalSolver
-from floral.algorithms.server import guarded_step
-from floral.algorithms.stats import average_stats
 from floral.data import as_batches
 from floral.errors import SpecError
 from floral.models.base import Model
@@ -104,18 +102,12 @@ def scaffold(
         )
 
     def aggregate(server, reduced, context):
-        params, state = guarded_step(
-            server_optimizer,
-            server.params,
-            server.optimizer,
-            reduced.update["params"],
-            reduced.weight["params"],
-        )
+        params, stats, state = average.aggregate(server, reduced, context)
         share = reduced.weight["controls"] / total_examples
         controls = jax.tree.map(
             lambda c, moved: c - share * moved, server.controls, reduced.update["controls"]
         )
-        return ScaffoldServer(params, average_stats(server.stats, reduced), controls, state)
+        return ScaffoldServer(params, stats, controls, state)
 
     return average._replace(
         init=init,
