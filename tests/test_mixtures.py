@@ -113,6 +113,25 @@ def test_a_floor_without_renormalisation_gives_the_authors_weights():
     np.testing.assert_allclose(weights, [1, 0.01, 0.01, 0.01], rtol=TOLERANCE)
 
 
+def test_adaptors_are_averaged_by_the_weights_unless_plain_shares_are_asked_for(same):
+    logits, settings = jnp.array([1.0, -2.0, 0.5, 3.0]), {"temperature": 0.5, "floor": 0.1}
+    for mixing in (mixtures.softmax(**settings), mixtures.top_k(k=2), mixtures.known()):
+        same(mixtures.shares_of(mixing, logits, active=ALL), _weights(mixing, logits))
+    plain = mixtures.softmax(**settings, plain_shares=True)
+    same(mixtures.shares_of(plain, logits, active=ALL), jax.nn.softmax(logits))
+    same(_weights(plain, logits), _weights(mixtures.softmax(**settings), logits))
+    layered = mixtures.per_layer(plain, ["one", "two"])
+    both = mixtures.shares_of(layered, {"one": logits, "two": -logits}, active=ALL)
+    same(both["two"], jax.nn.softmax(-logits))
+
+
+def test_the_oracle_with_a_floor_leaks_in_prediction_and_not_in_averages():
+    authors = mixtures.known(floor=0.01, renormalize=False)
+    logits = authors.init(KEY, C, {"cluster": jnp.array(2)})
+    np.testing.assert_allclose(_weights(authors, logits), [0.01, 0.01, 1, 0.01], rtol=TOLERANCE)
+    assert mixtures.shares_of(authors, logits, active=ALL).tolist() == [0, 0, 1, 0]
+
+
 def test_a_renormalised_floor_sums_to_one_and_leaves_inactive_adaptors_at_zero():
     active = jnp.array([True, True, False, True])
     floored = mixtures.softmax(floor=0.01)

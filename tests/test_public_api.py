@@ -38,7 +38,7 @@ PUBLIC = {
     """,
     "floral.mixtures": "DiscriminantsState Grouping Mixing Refresh agreement cluster_scores "
     "discriminants effective_adaptors entropy exponential_weights known matching per_layer "
-    "responsibilities sharpness softmax top_k traits_check",
+    "responsibilities shares_of sharpness softmax top_k traits_check",
     "floral.models": "Model cnn from_equinox from_function from_linen from_nnx linear mlp resnet "
     "vit",
     "floral.simulate": """

@@ -44,8 +44,9 @@ class Adaptor(NamedTuple):
 
     Attributes:
       init: ``(key, leaf: ShapeDtypeStruct) -> (trained, fixed)``. ``trained`` is a dict of arrays
-        whose delta is exactly zero at the start; ``fixed`` holds frozen factors, shared by the
-        whole bank, kept by the server and never uploaded; ``()`` if there are none.
+        whose delta is exactly zero at the start, unless the factory was told otherwise; ``fixed``
+        holds frozen factors, shared by the whole bank, kept by the server and never uploaded;
+        ``()`` if there are none.
       delta: ``(trained, fixed, rank=None) -> array`` of the leaf's shape: the meaning. With a
         rank (an integer, possibly traced) only the first ``rank`` directions count.
       apply: ``(op, trained [C, ...], fixed, weights [C]) -> array``, what the mixture of the

@@ -25,7 +25,7 @@ from floral.algorithms.local import LocalSolver, solve
 from floral.algorithms.parts import by_part
 from floral.algorithms.server import guarded_step
 from floral.errors import SpecError
-from floral.mixtures import Mixing, traits_check
+from floral.mixtures import Mixing, shares_of, traits_check
 from floral.models.base import Model
 from floral.random import stream
 from floral.tree import subtract
@@ -190,14 +190,14 @@ def ensemble(
         end, metrics = train_parts(
             stream(key, "train"), start, ("models", "mixture"), received, batches, context
         )
-        mixture = mixing.weights(
-            end["mixture"], active=received.fresh["active"], round=context.round
+        shares = shares_of(
+            mixing, end["mixture"], active=received.fresh["active"], round=context.round
         )
         told = finding_told(mixing, received, batches, context.round)
         upload = Upload(
             update={"models": subtract(start["models"], end["models"]), **told},
             weight={
-                "models": context.num_examples * mixture,
+                "models": context.num_examples * shares,
                 **dict.fromkeys(told, jnp.ones(())),
             },
         )

@@ -41,7 +41,7 @@ from floral.algorithms.parts import by_part, roles
 from floral.algorithms.server import guarded_step, init_stack, step_stack
 from floral.algorithms.stats import average_stats, stats_update
 from floral.errors import SpecError
-from floral.mixtures import Mixing, per_layer, traits_check
+from floral.mixtures import Mixing, per_layer, shares_of, traits_check
 from floral.random import stream
 from floral.typing import Array, Loss, Params, PyTree
 
@@ -269,8 +269,8 @@ def floral(
             stream(key, "train"), start, parts.trained, received, batches, context
         )
         moved, _ = tree.split(tree.subtract(start, end), parts.shared)
-        mixture = mixing.weights(
-            end["mixture"], active=received.fresh["active"], round=context.round
+        shares = shares_of(
+            mixing, end["mixture"], active=received.fresh["active"], round=context.round
         )
         count = context.num_examples
         update = {part: moved[part] for part in ("base", "bank") if jax.tree.leaves(moved[part])}
@@ -280,7 +280,7 @@ def floral(
         update |= told
         weight |= dict.fromkeys(told, jnp.ones(()))
         if "bank" in update:
-            weight["bank"] = _adaptor_weights(mixture, count, update["bank"])
+            weight["bank"] = _adaptor_weights(shares, count, update["bank"])
         kept = tree.split(end, parts.private)[0] if stateful else ()
         return Upload(update, weight), kept, metrics
 
@@ -352,8 +352,8 @@ def floral(
     )
 
 
-def _adaptor_weights(mixture: PyTree, count: Array, bank: Mapping[str, PyTree]) -> PyTree:
+def _adaptor_weights(shares: PyTree, count: Array, bank: Mapping[str, PyTree]) -> PyTree:
     """``n_k π^k_c``: [C], or ``{path: [C]}`` where each layer has its own mixture."""
-    if not isinstance(mixture, Mapping):
-        return count * mixture
-    return {path: count * weights_at(mixture, path) for path in bank}
+    if not isinstance(shares, Mapping):
+        return count * shares
+    return {path: count * weights_at(shares, path) for path in bank}

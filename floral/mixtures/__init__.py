@@ -8,7 +8,7 @@ from floral.mixtures.agreement import (
     matching,
     sharpness,
 )
-from floral.mixtures.base import Grouping, Mixing, Refresh, per_layer, traits_check
+from floral.mixtures.base import Grouping, Mixing, Refresh, per_layer, shares_of, traits_check
 from floral.mixtures.discriminants import DiscriminantsState, discriminants
 from floral.mixtures.evidence import exponential_weights, responsibilities
 from floral.mixtures.weights import known, softmax, top_k
@@ -28,6 +28,7 @@ __all__ = [
     "matching",
     "per_layer",
     "responsibilities",
+    "shares_of",
     "sharpness",
     "softmax",
     "top_k",

@@ -24,6 +24,7 @@ __all__ = [
     "Refresh",
     "finite",
     "per_layer",
+    "shares_of",
     "softmax_over",
     "traits_check",
     "zeros",
@@ -86,6 +87,8 @@ class Mixing(NamedTuple):
         layer. ``traits`` are the client's own, such as a known cluster.
       weights: ``(logits, *, active [C] bool, round, train, key=None) -> weights`` of the same
         structure, non-negative, summing to one over the active adaptors.
+      shares: ``(logits, *, active [C] bool, round) -> shares``, what share of a client's examples
+        counts for each adaptor where adaptors are averaged; None if the weights do.
       refresh: how logits follow the losses of each adaptor alone; None if they only follow their
         gradient.
       grouping: how groups are found from what clients' data are like; None if they are not.
@@ -95,6 +98,7 @@ class Mixing(NamedTuple):
 
     init: Callable[[Key, int, Any], PyTree]
     weights: Callable[..., PyTree]
+    shares: Callable[..., PyTree] | None = None
     refresh: Refresh | None = None
     grouping: Grouping | None = None
     check_traits: Callable[[Mapping[str, Any], int], None] | None = None
@@ -127,6 +131,12 @@ def per_layer(mixing: Mixing, prefixes: Sequence[str]) -> Mixing:
             for prefix, layer_key in zip(prefixes, keys, strict=True)
         }
 
+    def shares(logits, *, active, round=0):
+        return {
+            prefix: shares_of(mixing, logits[prefix], active=active, round=round)
+            for prefix in prefixes
+        }
+
     def weights(logits, *, active, round=0, train=False, key=None):
         keys = [None] * len(prefixes) if key is None else list(jax.random.split(key, len(prefixes)))
         return {
@@ -136,7 +146,18 @@ def per_layer(mixing: Mixing, prefixes: Sequence[str]) -> Mixing:
             for prefix, layer_key in zip(prefixes, keys, strict=True)
         }
 
-    return Mixing(init=init, weights=weights, check_traits=mixing.check_traits)
+    return Mixing(
+        init=init,
+        weights=weights,
+        shares=None if mixing.shares is None else shares,
+        check_traits=mixing.check_traits,
+    )
+
+
+def shares_of(mixing: Mixing, logits: PyTree, *, active: Array, round: Array | int = 0) -> PyTree:
+    """What share of a client's examples counts for each adaptor where these are averaged."""
+    give = mixing.weights if mixing.shares is None else mixing.shares
+    return give(logits, active=active, round=round)
 
 
 def traits_check(mixing: Mixing, num_adaptors: int) -> Callable[[Mapping[str, Any]], None] | None:

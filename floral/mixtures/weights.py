@@ -11,6 +11,7 @@ import numpy as np
 from floral import check
 from floral.errors import SpecError
 from floral.mixtures.base import LARGEST, Mixing, finite, softmax_over, zeros
+from floral.typing import Array
 
 __all__ = ["known", "softmax", "top_k"]
 
@@ -21,6 +22,7 @@ def softmax(
     noise: float = 0.0,
     floor: float = 0.0,
     renormalize: bool = True,
+    plain_shares: bool = False,
 ) -> Mixing:
     r"""Weights ``π = softmax(θ / temperature)``, learnt by gradient descent on θ.
 
@@ -32,6 +34,8 @@ def softmax(
         in the paper), wherever weights are used: in training, prediction and averaging.
       renormalize: whether floored weights are scaled back to sum to one; the authors' code does
         not, so that a one-hot client gets (1, .01, .01, .01).
+      plain_shares: whether adaptors are averaged by ``softmax(θ)``, without temperature and floor,
+        as in the authors' code.
 
     Raises:
       SpecError: for a temperature that is not positive, negative noise, or a floor outside [0, 1];
@@ -58,13 +62,20 @@ def softmax(
     def weights(logits, *, active, round=0, train=False, key=None):
         if train and noise and key is not None:
             logits = logits + noise * jax.random.uniform(key, logits.shape)
-        mixture = softmax_over(logits / temperature, active)
-        if floor:
-            mixture = jnp.where(active, jnp.maximum(mixture, floor), 0.0)
-            mixture = mixture / mixture.sum() if renormalize else mixture
-        return mixture
+        return _floored(softmax_over(logits / temperature, active), active, floor, renormalize)
 
-    return Mixing(init=init, weights=weights)
+    def shares(logits, *, active, round=0):
+        return softmax_over(logits, active)
+
+    return Mixing(init=init, weights=weights, shares=shares if plain_shares else None)
+
+
+def _floored(mixture: Array, active: Array, floor: float, renormalize: bool) -> Array:
+    """The mixture, no weight of an active adaptor below the floor."""
+    if not floor:
+        return mixture
+    mixture = jnp.where(active, jnp.maximum(mixture, floor), 0.0)
+    return mixture / mixture.sum() if renormalize else mixture
 
 
 def top_k(*, k: int = 1, temperature: float = 1.0) -> Mixing:
@@ -95,18 +106,23 @@ def top_k(*, k: int = 1, temperature: float = 1.0) -> Mixing:
     return Mixing(init=init, weights=weights)
 
 
-def known(*, trait: str = "cluster") -> Mixing:
+def known(*, trait: str = "cluster", floor: float = 0.0, renormalize: bool = True) -> Mixing:
     """Mixtures that are given, not learnt: the oracle with the true clusters.
 
-    The logits are the logarithms of the given weights and get no gradient.
+    The logits are the logarithms of the given weights and get no gradient. Adaptors are averaged
+    by the given weights, whatever the floor.
 
     Args:
       trait: the client trait that holds its cluster (an integer below C) or its weights [C].
+      floor: smaller weights are raised to it, in training and prediction (0.01 in the authors'
+        code).
+      renormalize: whether floored weights are scaled back to sum to one.
 
     Raises:
-      SpecError: when initialised, if clients have no such trait; when a population is simulated,
-        for a client whose trait names no adaptor.
+      SpecError: for a floor outside [0, 1]; when initialised, if clients have no such trait; when
+        a population is simulated, for a client whose trait names no adaptor.
     """
+    check.in_range(0.0, 1.0, floor=floor)
 
     def init(key, num_adaptors, traits):
         if trait not in traits:
@@ -120,8 +136,11 @@ def known(*, trait: str = "cluster") -> Mixing:
             given = jax.nn.one_hot(given, num_adaptors)
         return jnp.maximum(jnp.log(given), -LARGEST)
 
-    def weights(logits, *, active, round=0, train=False, key=None):
+    def shares(logits, *, active, round=0):
         return jax.lax.stop_gradient(softmax_over(logits, active))
+
+    def weights(logits, *, active, round=0, train=False, key=None):
+        return _floored(shares(logits, active=active), active, floor, renormalize)
 
     def check_traits(traits, num_adaptors):
         given = np.asarray(traits.get(trait, np.zeros(0, int)))
@@ -142,4 +161,6 @@ def known(*, trait: str = "cluster") -> Mixing:
                 f"{expected}"
             )
 
-    return Mixing(init=init, weights=weights, check_traits=check_traits)
+    return Mixing(
+        init=init, weights=weights, shares=shares if floor else None, check_traits=check_traits
+    )

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from floral import check
 from floral.errors import SpecError
 from floral.models.base import Model, from_linen
+from floral.models.inits import INITS, draws
 
 __all__ = ["linear", "mlp"]
 
@@ -17,6 +18,7 @@ class MLP(nn.Module):
     """Dense layers with ReLU between them, on inputs flattened to [B, d]."""
 
     widths: Sequence[int]
+    init_as: str
 
     @nn.compact
     def __call__(self, x):
@@ -28,16 +30,18 @@ class MLP(nn.Module):
             )
         x = jnp.reshape(x, (x.shape[0], math.prod(x.shape[1:])))  # a batch may be empty
         for width in self.widths[:-1]:
-            x = nn.relu(nn.Dense(width)(x))
-        return nn.Dense(self.widths[-1])(x)
+            x = nn.relu(nn.Dense(width, **draws(self.init_as, x.shape[-1]))(x))
+        return nn.Dense(self.widths[-1], **draws(self.init_as, x.shape[-1]))(x)
 
 
-def mlp(outputs: int, *, hidden: Sequence[int] = (200,)) -> Model:
+def mlp(outputs: int, *, hidden: Sequence[int] = (200,), init: str = "lecun_normal") -> Model:
     """A multi-layer perceptron with ReLU.
 
     Args:
       outputs: the width of the last layer; a config takes it from the data.
       hidden: the widths of the hidden layers.
+      init: how weights are drawn: ``lecun_normal``, flax's way (variance 1 / fan_in, biases zero),
+        or ``pytorch`` (kernels and biases uniform in ±1/√fan_in).
 
     Raises:
       SpecError: when initialised, if the inputs hold no numbers.
@@ -45,7 +49,8 @@ def mlp(outputs: int, *, hidden: Sequence[int] = (200,)) -> Model:
     check.positive_int(outputs=outputs)
     for index, width in enumerate(hidden):
         check.positive_int(**{f"hidden.{index}": width})
-    return from_linen(MLP((*hidden, outputs)))
+    check.one_of(INITS, init=init)
+    return from_linen(MLP((*hidden, outputs), init))
 
 
 def linear(outputs: int) -> Model:
@@ -58,4 +63,4 @@ def linear(outputs: int) -> Model:
       SpecError: when initialised, if the inputs hold no numbers.
     """
     check.positive_int(outputs=outputs)
-    return from_linen(MLP((outputs,)))
+    return from_linen(MLP((outputs,), "lecun_normal"))

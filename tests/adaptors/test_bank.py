@@ -43,6 +43,16 @@ def test_every_adaptor_draws_its_own_factor_and_a_larger_bank_begins_with_the_sm
     equal(permute(large, [0, 1]), small)
 
 
+def test_offsets_that_start_at_random_differ_by_adaptor_and_stay_within_their_bound():
+    plan = make_plan([Rule(".*/bias", additive(bound=0.5)), Rule(".*", None)], BASE)
+    offsets = init_bank(jax.random.key(0), plan, 200).trained["layer/bias"]["offset"]
+    assert len(np.unique(offsets)) == offsets.size
+    assert 0.49 < np.abs(offsets).max() <= 0.5
+    assert np.abs(offsets.mean()) < 0.04  # 800 numbers of deviation 0.29: four standard errors
+    with pytest.raises(SpecError, match="bound"):
+        additive(bound=-0.5)
+
+
 def test_merge_is_the_base_and_the_weighted_sum_of_deltas(random_bank):
     bank = random_bank(PLAN)
     merged = merge(BASE, bank, WEIGHTS, PLAN)

@@ -31,14 +31,16 @@ def overrides(path, folder):
     return [f"data.source.folder={folder}"] if path.name.startswith("mnist") else []
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_config_builds(path, striped_mnist):
     assert build_all(read(path, overrides(path, striped_mnist)))
 
 
 def test_a_config_of_mnist_runs(striped_mnist, tmp_path):
     """The paper's population: 300 clients of four groups, 10 training images each in its 5 %."""
-    (path,) = (path for path in CONFIGS if path.stem == "mnist_label_shift_5")
+    path = next(
+        path for path in CONFIGS if path.parts[-2:] == ("floral", "mnist_label_shift_5.yaml")
+    )
     few = ["rounds=2", "compare=null", "evaluate.every=2"]
     result = floral.run(path, *few, *overrides(path, striped_mnist), out=tmp_path)
     experiment, state = floral.load_run(result.folder)
