@@ -155,7 +155,17 @@ def per_layer(mixing: Mixing, prefixes: Sequence[str]) -> Mixing:
 
 
 def shares_of(mixing: Mixing, logits: PyTree, *, active: Array, round: Array | int = 0) -> PyTree:
-    """What share of a client's examples counts for each adaptor where these are averaged."""
+    """What share of a client's examples counts for each adaptor where these are averaged.
+
+    Args:
+      mixing: whose logits these are.
+      logits: [C], or ``{path prefix: [C]}``.
+      active: [C] bool.
+      round: int32.
+
+    Returns:
+      Of the logits' structure; the mixing's weights unless it says otherwise.
+    """
     give = mixing.weights if mixing.shares is None else mixing.shares
     return give(logits, active=active, round=round)
 
