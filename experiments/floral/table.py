@@ -16,6 +16,7 @@ alike, ``worst_decile`` the worst-served clients alone.
 
 ``--published`` prints a second table, cell by cell: what was measured, what a publication has, the
 difference, and how many of its standard errors that is, √(sd₁²/n₁ + sd₂²/n₂); bold beyond two.
+``--rows as_published`` is for the configs of that folder, whose methods are the publication's own.
 """
 
 import argparse
@@ -25,82 +26,17 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from cells import Cells, Seeds, accuracies, collect
+
 from floral.errors import ConfigError
 from floral.experiment.history import CHOICES
-from floral.experiment.record import read_json, read_lines
-from floral.experiment.yaml_file import load
+from floral.experiment.record import read_json
 from floral.metrics import between_seeds, over_seeds, welch
 
-Seeds = dict[int, dict[str, float]]
-"""By seed: accuracy and, with mixtures, agreement."""
-
-Cells = dict[str, dict[str, Seeds]]
-"""By task and method."""
+__all__ = ["beside", "table"]
 
 PAIRS = (("floral", "known_clusters"), ("floral", "gradient"))
 FAR = 2.0  # standard errors
-
-
-def collect(folders: Iterable[Path], *, at: str = "last", number: str = "mean") -> Cells:
-    """What the finished methods of run folders came to.
-
-    Raises:
-      ConfigError: if two runs of a cell have the same seed, or differ in more than their seeds.
-    """
-    cells: Cells = {}
-    kept: dict[tuple[str, str], tuple[Path, dict[str, Any]]] = {}
-    for folder in folders:
-        name = task(load(folder / "config.yaml"))
-        for path in sorted(folder.glob("*/summary.json")):
-            place, seed = path.parent, read_json(path)["seed"]
-            settings = but_seed(load(place / "config.yaml"))
-            first, expected = kept.setdefault((name, place.name), (place, settings))
-            if settings != expected:
-                other = [key for key in settings if settings[key] != expected.get(key)]
-                raise ConfigError(
-                    f"{place}: differs from {first} in {', '.join(other) or 'its keys'}, and not "
-                    "in its seed alone; make a table of each"
-                )
-            seeds = cells.setdefault(name, {}).setdefault(place.name, {})
-            if seed in seeds:
-                raise ConfigError(f"{place}: there is another run of {name} with seed {seed}")
-            seeds[seed] = ended(place, at, number)
-    return cells
-
-
-def but_seed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config without what differs from seed to seed: the data's seed follows the run's."""
-    return {
-        key: but_seed(value) if isinstance(value, Mapping) else value
-        for key, value in config.items()
-        if key not in ("seed", "start_from")
-    }
-
-
-def ended(place: Path, at: str, number: str) -> dict[str, float]:
-    """A method's accuracy and agreement."""
-    try:
-        numbers = CHOICES[at](read_lines(place / "metrics.jsonl"))
-    except ConfigError as error:
-        raise ConfigError(f"{place}: {error}") from error
-    accuracy = numbers["test"]["accuracy"]
-    if number not in accuracy:
-        raise ConfigError(f"{place}: recorded no {number!r}, but {', '.join(accuracy)}")
-    agreement = (numbers.get("mixture") or {}).get("agreement")
-    return {"accuracy": accuracy[number]} | ({} if agreement is None else {"agreement": agreement})
-
-
-def task(config: Mapping[str, Any]) -> str:
-    """A name for what a config trains on."""
-    data = config["data"]
-    images = data["source"].get("variant", "digits")
-    kept = data.get("keep", 1.0)
-    return f"{images}, {data['shift']['kind']}" + ("" if kept == 1.0 else f", {kept:.0%}")
-
-
-def accuracies(seeds: Seeds) -> dict[int, float]:
-    """By seed, in per cent."""
-    return {seed: 100 * numbers["accuracy"] for seed, numbers in seeds.items()}
 
 
 def spread(values: Iterable[float]) -> str:
@@ -156,17 +92,18 @@ def table(cells: Cells) -> str:
     return markdown(["method", *heads], rows, texts=1)
 
 
-def beside(cells: Cells, published: Mapping[str, Any]) -> str:
+def beside(cells: Cells, published: Mapping[str, Any], which: str = "ours") -> str:
     """Every cell that a publication has too, as a Markdown table, and what to know about it.
 
     Args:
       cells: what was measured.
-      published: as in ``published.json``: under ``counterparts`` the row that stands for a method,
-        and where the two are not the same method, in what it ``differs``.
+      published: as in ``published.json``: under ``counterparts`` and the configs' name the row
+        that stands for a method, and where the two are not the same, in what it ``differs``.
+      which: whose methods the cells' are: ``ours`` or ``as_published``.
     """
     rows, notes = [], list[str]()
     for name, column in published["tasks"].items():
-        for method, counterpart in published["counterparts"].items():
+        for method, counterpart in published["counterparts"][which].items():
             if method not in cells.get(name, {}):
                 continue
             label, differs = f"`{method}`", counterpart.get("differs")
@@ -215,6 +152,7 @@ def main() -> None:
     parser.add_argument("--number", default="mean", help="which number of clients' accuracies")
     parser.add_argument("--json", type=Path, help="also write the numbers there")
     parser.add_argument("--published", type=Path, help="also print a table beside these numbers")
+    parser.add_argument("--rows", choices=("ours", "as_published"), default="ours")
     arguments = parser.parse_args()
     try:
         cells = collect(arguments.folders, at=arguments.at, number=arguments.number)
@@ -227,7 +165,7 @@ def main() -> None:
         unfinished.replace(arguments.json)
     print(table(cells))
     if published is not None:
-        print(f"\n{beside(cells, published)}")
+        print(f"\n{beside(cells, published, arguments.rows)}")
 
 
 if __name__ == "__main__":
