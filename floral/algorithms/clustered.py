@@ -248,5 +248,5 @@ def ensemble(
         ),
         mixture=mixture,
         check_traits=traits_check(mixing, num_models),
-        report=lambda server: finding_report(mixing, server.finding),
+        report=lambda server: finding_report(mixing, server.finding, num_models),
     )

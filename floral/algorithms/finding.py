@@ -142,9 +142,12 @@ def finding_learnt(
     return Finding(prices, grouping), active
 
 
-def finding_report(mixing: Mixing, finding: Finding) -> dict[str, Array]:
-    """``{"groups": how many the data show}``; empty where no one looks for any."""
-    return {} if mixing.grouping is None else {"groups": mixing.grouping.groups(finding.grouping)}
+def finding_report(mixing: Mixing, finding: Finding, count: int) -> dict[str, Array]:
+    """``{"groups": how many the data show, "bank": the C that can serve them}``; empty where no one
+    looks for any."""
+    if mixing.grouping is None:
+        return {}
+    return {"groups": mixing.grouping.groups(finding.grouping), "bank": jnp.asarray(count)}
 
 
 def _grouping(received: Download) -> tuple[PyTree, PyTree]:

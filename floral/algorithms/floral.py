@@ -327,7 +327,7 @@ def floral(
 
     def report(server):
         alike = likeness(Bank(server.bank, server.fixed), plan, server.active)
-        return {"adaptor_cosine": alike, **finding_report(mixing, server.finding)}
+        return {"adaptor_cosine": alike, **finding_report(mixing, server.finding, num_adaptors)}
 
     def own_model(server, client):
         values = tree.combine(client, server_values(server))

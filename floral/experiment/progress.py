@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from floral.experiment.build import Experiment
+from floral.experiment.report import advice
 
 __all__ = ["Console", "Progress", "Silent"]
 
@@ -105,6 +106,9 @@ class Console:
     def finish(self, name: str, summary: Mapping[str, Any]) -> None:
         if not self._console.is_terminal:
             print(f"{name}: done in {summary['seconds']:.1f} s", flush=True)
+        told = advice(summary)
+        if told is not None:
+            self.note(f"{name}: {told}")
 
 
 def _short(evaluation: Mapping[str, Any]) -> str:

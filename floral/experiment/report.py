@@ -10,7 +10,7 @@ from floral.experiment import record
 from floral.experiment.plot import ClientValues, MixturePanel, comparison_figure
 from floral.experiment.yaml_file import write_atomically
 
-__all__ = ["table_rows", "write_report"]
+__all__ = ["advice", "table_rows", "write_report"]
 
 _NONE = "–"
 
@@ -39,6 +39,18 @@ def table_rows(summaries: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], l
         "seconds",
     ]
     return head, [_row(name, summary, kind) for name, summary in summaries.items()]
+
+
+def advice(summary: Mapping[str, Any]) -> str | None:
+    """What a run found wrong with its own settings, in a sentence; None if nothing."""
+    mixture = summary["last"].get("mixture", {})
+    groups, bank = mixture.get("groups", 0), mixture.get("bank", 0)
+    if groups <= bank:
+        return None
+    return (
+        f"the clients' data show {groups:.0f} groups, and there are {bank:.0f} adaptors or models "
+        f"to serve them: set algorithm.num_adaptors or num_models to {groups:.0f}"
+    )
 
 
 def _shown_split(summary: Mapping[str, Any]) -> str:
@@ -96,6 +108,8 @@ def write_report(
         "and receives a round; once: bytes it receives a single time, since they never change; "
         "kept: bytes it keeps between rounds. Seconds include compilation.\n"
     )
+    told = [(name, advice(summary)) for name, summary in summaries.items()]
+    notes += "".join(f"\n`{name}`: {what}.\n" for name, what in told if what)
     report = folder / "report.md"
     write_atomically(report, f"# {folder.name}\n\n{text}\n\n{notes}\n![]({'figure.png'})\n")
     figure = comparison_figure(
