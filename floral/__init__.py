@@ -18,11 +18,13 @@ if TYPE_CHECKING:
         simulate,
         uplink,
     )
+    from floral.experiment.comparison import compare
     from floral.experiment.runs import load_run, resume, run
 
 __all__ = [
     "adaptors",
     "algorithms",
+    "compare",
     "data",
     "load_run",
     "losses",
@@ -35,14 +37,19 @@ __all__ = [
     "uplink",
 ]
 
-_RUNS = ("load_run", "resume", "run")
+_RUNS = {
+    "compare": "comparison",
+    "load_run": "runs",
+    "resume": "runs",
+    "run": "runs",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'floral' has no attribute {name!r}")
     if name in _RUNS:
-        return getattr(import_module("floral.experiment.runs"), name)
+        return getattr(import_module(f"floral.experiment.{_RUNS[name]}"), name)
     return import_module(f"floral.{name}")
 
 

@@ -106,6 +106,25 @@ def _parser() -> argparse.ArgumentParser:
         parser_of = commands.add_parser(name, help=words)
         _config_arguments(parser_of)
         parser_of.set_defaults(command=command)
+    report = commands.add_parser(
+        "report",
+        help="runs of several seeds side by side, with intervals and paired differences",
+        description="Prints Markdown: a table a task, runs that differ in their seeds in one row.",
+    )
+    report.add_argument("folders", nargs="+", help="run folders, as runs/quickstart")
+    report.add_argument("--against", help="the method to subtract (default: the first)")
+    report.add_argument(
+        "--at",
+        default="last",
+        help="which evaluation counts: last, best (on validation data) or last_bin (default: last)",
+    )
+    report.add_argument(
+        "--number",
+        default="mean",
+        help="over clients: mean, of_examples, worst_decile, p10, std, gini (default: mean)",
+    )
+    report.add_argument("--out", help="also write it to this file")
+    report.set_defaults(command=_report)
     schema = commands.add_parser("schema", help="the JSON Schema of a config, or one area's kinds")
     schema.add_argument("area", nargs="?", help="list the kinds of one area, as algorithm")
     schema.set_defaults(command=_schema)
@@ -238,6 +257,14 @@ def _plan(arguments: argparse.Namespace) -> int:
     from floral.experiment.inspect import planned
 
     print(planned(_built(arguments)))
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from floral.experiment.comparison import compare
+
+    settings = {name: getattr(arguments, name) for name in ("against", "at", "number", "out")}
+    print(compare(arguments.folders, **settings))
     return 0
 
 

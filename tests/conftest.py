@@ -8,6 +8,7 @@ as it comes.
 
 import gc
 import inspect
+import json
 import os
 import tempfile
 
@@ -18,6 +19,7 @@ import pytest
 from hypothesis import settings
 
 from floral import adaptors, algorithms, data, losses, metrics, mixtures, models, simulate
+from floral.experiment.yaml_file import dump
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 2)  # as the command line has it on two cores
@@ -210,3 +212,35 @@ def after():
         return state
 
     return run
+
+
+@pytest.fixture(scope="session")
+def add_run():
+    """``(parent, name, seed, {method: last accuracy}, **settings) -> folder``: of a made-up run,
+    whose accuracies rise from half of the last."""
+
+    def add(parent, name, seed, methods, *, keep=1.0, rounds=4, agreement=None, **changes):
+        source = {"kind": "mnist", "standardize": True}
+        data = {"source": source, "shift": {"kind": "rotate"}, "keep": keep, "seed": seed}
+        config = {"seed": seed, "rounds": rounds, "data": data, **changes}
+        folder = parent / name
+        folder.mkdir()
+        for method, last in methods.items():
+            place = folder / method
+            place.mkdir()
+            (place / "config.yaml").write_text(dump(config))
+            (place / "summary.json").write_text(
+                json.dumps({"seed": seed, "rounds": rounds, "seconds": 2.5})
+            )
+            lines = []
+            for taken in range(1, rounds + 1):
+                mean = last * (0.5 + 0.5 * taken / rounds)
+                numbers = {"test": {"accuracy": {"mean": mean, "worst_decile": mean / 2}}}
+                if agreement is not None:
+                    numbers["mixture"] = {"agreement": agreement}
+                lines.append(json.dumps({"round": taken, "evaluation": numbers}) + "\n")
+            (place / "metrics.jsonl").write_text("".join(lines))
+        (folder / "config.yaml").write_text(dump({**config, "compare": dict.fromkeys(methods, {})}))
+        return folder
+
+    return add

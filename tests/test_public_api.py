@@ -9,7 +9,8 @@ import floral
 
 PUBLIC = {
     "floral": """
-        adaptors algorithms data load_run losses metrics mixtures models resume run simulate uplink
+        adaptors algorithms compare data load_run losses metrics mixtures models resume run simulate
+        uplink
     """,
     "floral.adaptors": """
         AdaptedModel Adaptor Bank Op Plan PlanRow Rule Weights adapt adapted add_adaptors additive

@@ -29,6 +29,7 @@ from typing import Any
 from cells import Cells, Seeds, accuracies, collect
 
 from floral.errors import ConfigError
+from floral.experiment.comparison import markdown
 from floral.experiment.history import CHOICES
 from floral.experiment.record import read_json
 from floral.metrics import between_seeds, over_seeds, welch
@@ -89,7 +90,7 @@ def table(cells: Cells) -> str:
         for one, other in PAIRS
     ]
     heads = [f"{t} ({seeds[t]} seed{'s' if seeds[t] > 1 else ''})" for t in cells]
-    return markdown(["method", *heads], rows, texts=1)
+    return markdown(["method", *heads], rows)
 
 
 def beside(cells: Cells, published: Mapping[str, Any], which: str = "ours") -> str:
@@ -137,12 +138,6 @@ def compared(values: list[float], theirs: tuple[float, float, int]) -> list[str]
     errors = found.mean / found.error
     text = f"**{errors:+.1f}**" if abs(errors) > FAR else f"{errors:+.1f}"
     return [*shown, f"{found.mean:+.1f}", text, probability(found.p)]
-
-
-def markdown(head: list[str], rows: list[list[str]], *, texts: int) -> str:
-    """A table whose first columns are texts and whose others are numbers."""
-    rule = ["---"] * texts + ["---:"] * (len(head) - texts)
-    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *rows))
 
 
 def main() -> None:

@@ -10,7 +10,6 @@ import pytest
 from scipy import stats
 
 from floral.errors import ConfigError
-from floral.experiment.yaml_file import dump
 from floral.metrics import over_seeds
 
 FOLDER = Path(__file__).parents[2] / "experiments/floral"
@@ -27,33 +26,8 @@ def published():
     return json.loads((FOLDER / "published.json").read_text(encoding="utf-8"))
 
 
-def add_run(parent, name, seed, methods, *, keep=1.0, rounds=4, agreement=None, **changes):
-    """A run folder: ``methods`` names the last accuracy of each, which rises from half of it."""
-    source = {"kind": "mnist", "standardize": True}
-    data = {"source": source, "shift": {"kind": "rotate"}, "keep": keep, "seed": seed}
-    config = {"seed": seed, "rounds": rounds, "data": data, **changes}
-    folder = parent / name
-    for method, last in methods.items():
-        place = folder / method
-        place.mkdir(parents=True)
-        (place / "config.yaml").write_text(dump(config))
-        (place / "summary.json").write_text(
-            json.dumps({"seed": seed, "rounds": rounds, "seconds": 2.5})
-        )
-        lines = []
-        for taken in range(1, rounds + 1):
-            mean = last * (0.5 + 0.5 * taken / rounds)
-            numbers = {"test": {"accuracy": {"mean": mean, "worst_decile": mean / 2}}}
-            if agreement is not None:
-                numbers["mixture"] = {"agreement": agreement}
-            lines.append(json.dumps({"round": taken, "evaluation": numbers}) + "\n")
-        (place / "metrics.jsonl").write_text("".join(lines))
-    (folder / "config.yaml").write_text(dump({**config, "compare": {}}))
-    return folder
-
-
 @pytest.fixture
-def three(tmp_path):
+def three(tmp_path, add_run):
     """Three seeds of two methods."""
     known, floral = (0.90, 0.92, 0.94), (0.89, 0.93, 0.94)
     return [
@@ -88,7 +62,7 @@ def test_pairs_have_a_t_interval_and_a_p_value(runs_table, three):
     assert nothing == ["`floral` less `gradient`, paired", "–"]
 
 
-def test_pairs_are_of_the_seeds_that_both_have(runs_table, tmp_path):
+def test_pairs_are_of_the_seeds_that_both_have(runs_table, tmp_path, add_run):
     folders = [
         add_run(tmp_path, "a", 0, {"floral": 0.9, "known_clusters": 0.8}),
         add_run(tmp_path, "b", 1, {"floral": 0.1}),
@@ -97,7 +71,7 @@ def test_pairs_are_of_the_seeds_that_both_have(runs_table, tmp_path):
     assert ["`floral` less `known_clusters`, paired", "+10.0"] in rows_of(text)
 
 
-def test_found_groups_stand_in_brackets(runs_table, tmp_path):
+def test_found_groups_stand_in_brackets(runs_table, tmp_path, add_run):
     folders = [
         add_run(tmp_path, str(seed), seed, {"floral": 0.5}, agreement=share)
         for seed, share in enumerate([0.9, 1.0])
@@ -105,7 +79,7 @@ def test_found_groups_stand_in_brackets(runs_table, tmp_path):
     assert ["`floral`", "50.0 ± 0.0 (95)"] in rows_of(runs_table.table(runs_table.collect(folders)))
 
 
-def test_other_rounds_and_other_numbers_can_be_asked_for(runs_table, tmp_path):
+def test_other_rounds_and_other_numbers_can_be_asked_for(runs_table, tmp_path, add_run):
     folder = add_run(tmp_path, "run", 0, {"floral": 1.0}, rounds=500)
 
     def found(**how):
@@ -120,7 +94,7 @@ def test_other_rounds_and_other_numbers_can_be_asked_for(runs_table, tmp_path):
         found(number="median")
 
 
-def test_runs_that_differ_in_more_than_their_seed_make_no_cell(runs_table, tmp_path):
+def test_runs_that_differ_in_more_than_their_seed_make_no_cell(runs_table, tmp_path, add_run):
     folders = [
         add_run(tmp_path, "a", 0, {"floral": 0.9}, local={"learning_rate": 0.1}),
         add_run(tmp_path, "b", 1, {"floral": 0.9}, local={"learning_rate": 0.2}),
@@ -129,7 +103,7 @@ def test_runs_that_differ_in_more_than_their_seed_make_no_cell(runs_table, tmp_p
         runs_table.collect(folders)
 
 
-def test_one_seed_counts_once(runs_table, tmp_path):
+def test_one_seed_counts_once(runs_table, tmp_path, add_run):
     folders = [add_run(tmp_path, name, 0, {"floral": 0.9}) for name in "ab"]
     with pytest.raises(ConfigError, match="another run of digits, rotate with seed 0"):
         runs_table.collect(folders)
@@ -194,7 +168,7 @@ def test_one_seed_has_a_difference_and_no_error(runs_table):
     ]
 
 
-def test_what_has_no_counterpart_is_left_out(runs_table, published, tmp_path):
+def test_what_has_no_counterpart_is_left_out(runs_table, published, tmp_path, add_run):
     folder = add_run(tmp_path, "run", 0, {"other": 0.9}, keep=0.05)
     _, _, *rows = rows_of(runs_table.beside(runs_table.collect([folder]), published))
     assert rows == []

@@ -1,0 +1,182 @@
+"""Methods over several seeds, as Markdown: means, intervals, and differences pair by pair."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from floral.errors import ConfigError
+from floral.experiment import record
+from floral.experiment.seeds import Ended, collect
+from floral.experiment.yaml_file import write_atomically
+from floral.metrics import between_clients, between_seeds, over_clients, over_seeds
+
+__all__ = ["compare", "markdown"]
+
+_NONE = "–"
+
+
+def compare(
+    folders: Iterable[str | Path],
+    *,
+    against: str | None = None,
+    at: str = "last",
+    number: str = "mean",
+    confidence: float = 0.95,
+    out: str | Path | None = None,
+) -> str:
+    """Run folders that differ in their seeds side by side, a table a task.
+
+    Over several seeds intervals are Student's t, and differences are paired by seed. Of a single
+    seed they are bootstraps over clients, which say how its numbers would differ with other
+    clients, and not with another seed.
+
+    Args:
+      folders: run folders, as ``floral run`` makes them, of one or of several tasks.
+      against: the method to compare the others with; by default each task's first.
+      at: which evaluation counts: ``last``, ``best`` on validation data, or ``last_bin``.
+      number: which number over clients: ``mean``, ``of_examples``, ``worst_decile``, ….
+      confidence: of the intervals.
+      out: a file to write it to as well, whole or not at all.
+
+    Returns:
+      Markdown.
+
+    Raises:
+      ConfigError: as ``seeds.collect``; also if no run is finished, or no task has the method.
+    """
+    tasks = collect([Path(folder) for folder in folders], at=at, number=number)
+    if not tasks:
+        raise ConfigError("no finished run in these folders; go on with them by floral resume")
+    known = list(dict.fromkeys(method for methods in tasks.values() for method in methods))
+    if against is not None and against not in known:
+        raise ConfigError(f"against: no run of {against!r}, but of {', '.join(known)}")
+    # Per-client tables are read at the last evaluation, and resampled where it is what counts.
+    by_client = number if at == "last" and number in ("mean", "of_examples") else None
+    parts = [
+        f"## {task}\n\n{_table(methods, against, by_client, confidence)}\n"
+        for task, methods in tasks.items()
+    ]
+    text = "\n".join([*parts, _legend(at, number, confidence)])
+    if out is not None:
+        write_atomically(Path(out), text)
+    return text
+
+
+def markdown(head: list[str], rows: list[list[str]], *, texts: int = 1) -> str:
+    """A table whose first columns are texts and whose others are numbers."""
+    rule = ["---"] * texts + ["---:"] * (len(head) - texts)
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *rows))
+
+
+def _table(
+    methods: Mapping[str, dict[int, Ended]],
+    against: str | None,
+    by_client: str | None,
+    confidence: float,
+) -> str:
+    base = against if against in methods else next(iter(methods))
+    quantity = next(iter(methods[base].values())).quantity
+    head = ["method", "seeds", f"test {quantity}", "interval", "in true group"]
+    head += [f"less `{base}`", "interval", "p"]
+    rows = [
+        [
+            f"`{name}`",
+            ", ".join(map(str, sorted(seeds))),
+            *_own(seeds, by_client, confidence),
+            _agreement(seeds),
+            *([_NONE] * 3 if name == base else _less(seeds, methods[base], by_client, confidence)),
+        ]
+        for name, seeds in methods.items()
+    ]
+    return markdown(head, rows)
+
+
+def _own(seeds: Mapping[int, Ended], by_client: str | None, confidence: float) -> list[str]:
+    """Mean, with the deviation over seeds, and its interval."""
+    ends = list(seeds.values())
+    scale, places = _unit(ends[0])
+    if len(ends) > 1:
+        found = over_seeds([scale * end.value for end in ends], confidence=confidence)
+        return [f"{found.mean:{places}} ± {found.sd:{places}}", _span(found, places)]
+    shown = f"{scale * ends[0].value:{places}}"
+    if by_client is None:
+        return [shown, _NONE]
+    values, examples = _of_clients(ends[0])
+    weights = examples if by_client == "of_examples" else None
+    found = over_clients(scale * values, seed=0, examples=weights, confidence=confidence)
+    return [shown, f"{_span(found, places)} over clients"]
+
+
+def _less(
+    seeds: Mapping[int, Ended],
+    base: Mapping[int, Ended],
+    by_client: str | None,
+    confidence: float,
+) -> list[str]:
+    """A method less the one it is compared with, over what both have: mean, interval and p."""
+    both = sorted(seeds.keys() & base.keys())
+    if not both:
+        return [_NONE] * 3
+    scale, places = _unit(seeds[both[0]])
+    if len(both) > 1:
+        mine, theirs = ({s: scale * ends[s].value for s in both} for ends in (seeds, base))
+        found = between_seeds(mine, theirs, confidence=confidence)
+        shown = f"{found.mean:+{places}} ± {found.sd:{places}}"
+        return [shown, _span(found, f"+{places}"), _probability(found.p)]
+    one, other = seeds[both[0]], base[both[0]]
+    shown = f"{scale * (one.value - other.value):+{places}}"
+    if by_client is None:
+        return [shown, _NONE, _NONE]
+    (mine, examples), (theirs, _) = _of_clients(one), _of_clients(other)
+    if len(mine) != len(theirs):
+        return [shown, _NONE, _NONE]
+    weights = examples if by_client == "of_examples" else None
+    found = between_clients(
+        scale * mine, scale * theirs, seed=0, examples=weights, confidence=confidence
+    )
+    return [shown, f"{_span(found, f'+{places}')} over clients", _NONE]
+
+
+def _unit(end: Ended) -> tuple[float, str]:
+    """Accuracies are shown in per cent."""
+    return (100.0, ".1f") if end.quantity == "accuracy" else (1.0, ".3g")
+
+
+def _span(found, places: str) -> str:
+    return f"[{found.low:{places}}, {found.high:{places}}]"
+
+
+def _probability(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _agreement(seeds: Mapping[int, Ended]) -> str:
+    found = [end.agreement for end in seeds.values() if end.agreement is not None]
+    return f"{np.mean(found):.0%}" if found else _NONE
+
+
+def _of_clients(end: Ended) -> tuple[np.ndarray, np.ndarray]:
+    """What each client that trained came to in the last evaluation, and on how many examples."""
+    import pyarrow.parquet
+
+    *_, newest = record.client_tables(end.place)
+    table = pyarrow.parquet.read_table(newest)
+    values = table[f"test_{end.quantity}"].to_numpy().astype(float)
+    examples = table["test_examples"].to_numpy()
+    kept = ~table["unseen"].to_numpy() & np.isfinite(values) & (examples > 0)
+    return values[kept], examples[kept]
+
+
+def _legend(at: str, number: str, confidence: float) -> str:
+    when = {
+        "last": "the last round",
+        "best": "the round that validated best",
+        "last_bin": "the last of 50 bins of rounds",
+    }[at]
+    return (
+        f"Each client's own model on its own test data at {when}, `{number}` over clients: mean ± "
+        f"standard deviation over seeds, accuracies in per cent. Intervals hold {confidence:.0%}: "
+        "Student's t over seeds, paired seed by seed for differences, with the p-value of the "
+        "paired t test; of one seed a bootstrap over clients.\n"
+    )

@@ -1,0 +1,134 @@
+"""Finished runs of several seeds, gathered by task, method and seed."""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from floral import check
+from floral.errors import ConfigError
+from floral.experiment.config import main_method
+from floral.experiment.history import CHOICES
+from floral.experiment.record import read_json, read_lines
+from floral.experiment.yaml_file import load
+
+__all__ = ["Ended", "Tasks", "but_seed", "collect"]
+
+
+class Ended(NamedTuple):
+    """What a method's run came to.
+
+    Attributes:
+      place: its folder.
+      quantity: ``accuracy``, or ``loss`` where none was measured.
+      value: the asked number over clients of it on test data.
+      agreement: the share of clients in their true group; None where that is unknown.
+      seconds: how long it took.
+    """
+
+    place: Path
+    quantity: str
+    value: float
+    agreement: float | None
+    seconds: float
+
+
+Tasks = dict[str, dict[str, dict[int, Ended]]]
+"""By task, method and seed."""
+
+
+def collect(
+    folders: Iterable[Path],
+    *,
+    at: str = "last",
+    number: str = "mean",
+    name: Callable[[Mapping[str, Any], Path], str] | None = None,
+) -> Tasks:
+    """What the finished methods of run folders came to; unfinished ones are left out.
+
+    Args:
+      folders: run folders, as ``floral run`` makes them.
+      at: a key of ``history.CHOICES``: which evaluation counts.
+      number: which number over clients, such as ``mean``, ``of_examples`` or ``worst_decile``.
+      name: of a run's config and folder the task that it is of; by default runs of equal ``data``
+        are of one, which is called as the first one's folder.
+
+    Raises:
+      SpecError: for another ``at``.
+      ConfigError: for a folder that is no run's, for a number that was not recorded, and if two
+        runs of a method have the same seed or differ in more than their seeds.
+    """
+    check.one_of(CHOICES, at=at)
+    tasks: Tasks = {}
+    first_of: dict[tuple[str, str], tuple[Path, dict[str, Any]]] = {}
+    name = _first_of_equal_data() if name is None else name
+    for folder in folders:
+        if not (folder / "config.yaml").is_file():
+            raise ConfigError(f"{folder}: no run folder, it has no config.yaml")
+        config = load(folder / "config.yaml")  # not checked: also runs of former versions count
+        task = name(config, folder)
+        for method, path in _finished(folder, config):
+            place, seed = path.parent, read_json(path)["seed"]
+            settings = but_seed(load(place / "config.yaml"))
+            first, expected = first_of.setdefault((task, method), (place, settings))
+            if settings != expected:
+                other = [key for key in settings if settings[key] != expected.get(key)]
+                raise ConfigError(
+                    f"{place}: differs from {first} in {', '.join(other) or 'its keys'}, and not "
+                    "in its seed alone; make a table of each"
+                )
+            seeds = tasks.setdefault(task, {}).setdefault(method, {})
+            if seed in seeds:
+                raise ConfigError(f"{place}: there is another run of {task} with seed {seed}")
+            seeds[seed] = _ended(place, at, number)
+    return tasks
+
+
+def but_seed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config without what differs from seed to seed: the data's seed follows the run's."""
+    return {
+        key: but_seed(value) if isinstance(value, Mapping) else value
+        for key, value in config.items()
+        if key not in ("seed", "start_from")
+    }
+
+
+def _first_of_equal_data() -> Callable[[Mapping[str, Any], Path], str]:
+    """Names a run as the first one that had its data."""
+    known: list[tuple[Any, str]] = []
+
+    def name(config: Mapping[str, Any], folder: Path) -> str:
+        data = but_seed(config["data"])
+        for other, given in known:
+            if other == data:
+                return given
+        known.append((data, folder.name))
+        return folder.name
+
+    return name
+
+
+def _finished(folder: Path, config: Mapping[str, Any]) -> list[tuple[str, Path]]:
+    """A run's methods and their summaries; a run of one method is its own folder."""
+    if (folder / "summary.json").is_file():
+        return [(main_method(config), folder / "summary.json")]
+    paths = {path.parent.name: path for path in sorted(folder.glob("*/summary.json"))}
+    compared = list(config.get("compare") or {})
+    order = {name: compared.index(name) if name in compared else -1 for name in paths}
+    return [(name, paths[name]) for name in sorted(paths, key=lambda name: order[name])]
+
+
+def _ended(place: Path, at: str, number: str) -> Ended:
+    try:
+        numbers = CHOICES[at](read_lines(place / "metrics.jsonl"))
+    except ConfigError as error:
+        raise ConfigError(f"{place}: {error}") from error
+    if "test" not in numbers:
+        raise ConfigError(f"{place}: recorded no test data, but {', '.join(numbers)}")
+    tested = numbers["test"]
+    quantity = "accuracy" if "accuracy" in tested else "loss"
+    if number not in tested[quantity]:
+        known = ", ".join(tested[quantity])
+        raise ConfigError(f"{place}: recorded no {number!r}, but {known}")
+    agreement = (numbers.get("mixture") or {}).get("agreement")
+    seconds = read_json(place / "summary.json")["seconds"]
+    return Ended(place, quantity, tested[quantity][number], agreement, seconds)
