@@ -240,7 +240,8 @@ def add_run():
                     numbers["mixture"] = {"agreement": agreement}
                 lines.append(json.dumps({"round": taken, "evaluation": numbers}) + "\n")
             (place / "metrics.jsonl").write_text("".join(lines))
-        (folder / "config.yaml").write_text(dump({**config, "compare": dict.fromkeys(methods, {})}))
+        whole = {**config, "compare": {name: {} for name in methods}}
+        (folder / "config.yaml").write_text(dump(whole))
         return folder
 
     return add

@@ -75,7 +75,7 @@ def _table(
     by_client: str | None,
     confidence: float,
 ) -> str:
-    base = against if against in methods else next(iter(methods))
+    base = next(iter(methods)) if against is None or against not in methods else against
     quantity = next(iter(methods[base].values())).quantity
     head = ["method", "seeds", f"test {quantity}", "interval", "in true group"]
     head += [f"less `{base}`", "interval", "p"]
