@@ -4,11 +4,13 @@ A factory takes its settings as keywords and returns a ``Shift``:
 
     (dataset, rng) -> dataset
 
-Clients fall into C clusters, client k into k mod C; all splits of a client shift alike, cluster 0
-keeps the data as stored, and the truth is kept as the trait ``"cluster"``.
+Clients fall into C clusters, client k into k mod C unless ``sizes`` are given: with sizes 3 and 1
+the first three of every four clients fall into cluster 0, the fourth into cluster 1. All splits of
+a client shift alike, cluster 0 keeps the data as stored, and the truth is kept as the trait
+``"cluster"``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -17,7 +19,7 @@ from floral import check
 from floral.data.aligned import aligned_copy, aligned_zeros
 from floral.data.clients import FederatedDataset, Split
 from floral.data.lazy import is_plain
-from floral.errors import DataError
+from floral.errors import DataError, SpecError
 
 __all__ = ["Shift", "label_shift", "noise", "none", "permute", "rotate"]
 
@@ -33,7 +35,7 @@ def none() -> Shift:
     return lambda dataset, rng: dataset
 
 
-def rotate(*, clusters: int = 4) -> Shift:
+def rotate(*, clusters: int = 4, sizes: Sequence[int] | None = None) -> Shift:
     """Images of cluster c turn counter-clockwise by c · 360/C degrees.
 
     Multiples of 90 degrees of square images move pixels and change none; other angles interpolate
@@ -41,6 +43,7 @@ def rotate(*, clusters: int = 4) -> Shift:
 
     Args:
       clusters: C, the number of clusters.
+      sizes: [C], how many of every Σ sizes clients fall into each; None makes them even.
 
     Example:
       >>> from floral.data.clients import from_clients
@@ -50,7 +53,7 @@ def rotate(*, clusters: int = 4) -> Shift:
       >>> rotated.client(1)["train"]["x"][0, :, :, 0].tolist(), rotated.traits["cluster"].tolist()
       ([[1.0, 3.0], [0.0, 2.0]], [0, 1])
     """
-    check.positive_int(clusters=clusters)
+    turns = _turns(clusters, sizes)
 
     def turn(x: np.ndarray, c: int) -> np.ndarray:
         if x.ndim not in (3, 4):
@@ -62,18 +65,19 @@ def rotate(*, clusters: int = 4) -> Shift:
         return ndimage.rotate(x, 360.0 * c / clusters, axes=(1, 2), reshape=False, order=1)
 
     def shift(dataset: FederatedDataset, rng: np.random.Generator) -> FederatedDataset:
-        return _by_cluster(dataset, clusters, "x", turn)
+        return _by_cluster(dataset, turns, "x", turn)
 
     return shift
 
 
-def permute(*, clusters: int = 4) -> Shift:
+def permute(*, clusters: int = 4, sizes: Sequence[int] | None = None) -> Shift:
     """The pixels (or features) of cluster c stand in its own random order, channels together.
 
     Args:
       clusters: C, the number of clusters.
+      sizes: [C], how many of every Σ sizes clients fall into each; None makes them even.
     """
-    check.positive_int(clusters=clusters)
+    turns = _turns(clusters, sizes)
 
     def shift(dataset: FederatedDataset, rng: np.random.Generator) -> FederatedDataset:
         shape = dataset.splits["train"].examples["x"].shape[1:]
@@ -85,18 +89,19 @@ def permute(*, clusters: int = 4) -> Shift:
             flat = x.reshape(len(x), count, *shape[len(pixels) :])
             return flat[:, orders[c]].reshape(x.shape)
 
-        return _by_cluster(dataset, clusters, "x", reorder)
+        return _by_cluster(dataset, turns, "x", reorder)
 
     return shift
 
 
-def label_shift(*, clusters: int = 4) -> Shift:
+def label_shift(*, clusters: int = 4, sizes: Sequence[int] | None = None) -> Shift:
     """Labels of cluster c become (y + c) mod the number of classes.
 
     Args:
       clusters: C, the number of clusters; more than there are classes would repeat.
+      sizes: [C], how many of every Σ sizes clients fall into each; None makes them even.
     """
-    check.positive_int(clusters=clusters)
+    turns = _turns(clusters, sizes)
 
     def shift(dataset: FederatedDataset, rng: np.random.Generator) -> FederatedDataset:
         classes = dataset.num_classes
@@ -106,7 +111,7 @@ def label_shift(*, clusters: int = 4) -> Shift:
             raise DataError(f"label_shift: {clusters} clusters repeat with {classes} classes")
         return _by_cluster(
             dataset,
-            clusters,
+            turns,
             "y",
             lambda y, c: ((y.astype(np.int64) + c) % classes).astype(y.dtype),
         )
@@ -145,7 +150,7 @@ def noise(*, std: float = 0.1, clusters: int | None = None) -> Shift:
             splits[name] = Split({**split.examples, "x": noisy}, split.offsets)
         traits = {**dataset.traits, "noise_std": level.astype(np.float32)}
         shifted = dataset._replace(splits=splits, traits=traits)
-        return shifted if clusters is None else _with_clusters(shifted, clusters)
+        return shifted if clusters is None else _with_clusters(shifted, np.arange(clusters))
 
     return shift
 
@@ -160,30 +165,42 @@ def _in_memory(split: Split, field: str) -> np.ndarray:
     return array
 
 
+def _turns(clusters: int, sizes: Sequence[int] | None) -> np.ndarray:
+    """The clusters of the first clients, over and over: [Σ sizes]."""
+    check.positive_int(clusters=clusters)
+    if sizes is None:
+        return np.arange(clusters)
+    if len(sizes) != clusters:
+        raise SpecError(f"sizes must be one for each of the {clusters} clusters, got {len(sizes)}")
+    for index, size in enumerate(sizes):
+        check.positive_int(**{f"sizes.{index}": size})
+    return np.repeat(np.arange(clusters), sizes)
+
+
 def _by_cluster(
     dataset: FederatedDataset,
-    clusters: int,
+    turns: np.ndarray,
     field: str,
     change: Callable[[np.ndarray, int], np.ndarray],
 ) -> FederatedDataset:
     splits = {}
     for name, split in dataset.splits.items():
         values = aligned_copy(_in_memory(split, field))
-        cluster = split.owners % clusters
-        for c in range(1, clusters):
+        cluster = turns[split.owners % len(turns)]
+        for c in range(1, turns.max() + 1):
             members = cluster == c
             if members.any():
                 values[members] = change(values[members], c)
         splits[name] = Split({**split.examples, field: values}, split.offsets)
-    return _with_clusters(dataset._replace(splits=splits), clusters)
+    return _with_clusters(dataset._replace(splits=splits), turns)
 
 
-def _with_clusters(dataset: FederatedDataset, clusters: int) -> FederatedDataset:
-    cluster = np.arange(dataset.num_clients, dtype=np.int32) % clusters
+def _with_clusters(dataset: FederatedDataset, turns: np.ndarray) -> FederatedDataset:
+    cluster = turns.astype(np.int32)[np.arange(dataset.num_clients) % len(turns)]
     known = dataset.traits.get("cluster", cluster)
     if not np.array_equal(known, cluster):
         raise DataError(
-            f"the data have {len(np.unique(known))} clusters already, and a shift by k mod "
-            f"{clusters} disagrees with them"
+            f"the data have {len(np.unique(known))} clusters already, and a shift that deals "
+            f"clients to {turns.max() + 1} in turn disagrees with them"
         )
     return dataset._replace(traits={**dataset.traits, "cluster": cluster})

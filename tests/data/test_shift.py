@@ -35,6 +35,29 @@ def test_client_k_is_of_cluster_k_mod_c(images, name):
     assert shifted.fingerprint != images.fingerprint
 
 
+@pytest.mark.parametrize("factory", [data.rotate, data.permute, data.label_shift])
+def test_clusters_may_be_of_unlike_sizes(images, factory):
+    uneven = factory(clusters=2, sizes=[3, 1])(images, rng())
+    assert uneven.traits["cluster"].tolist() == [0, 0, 0, 1, 0, 0]
+    even, given = (factory(clusters=3, sizes=sizes)(images, rng()) for sizes in (None, [1, 1, 1]))
+    assert even.fingerprint == given.fingerprint
+    for k in range(6):
+        same = all(
+            np.array_equal(images.client(k)["train"][field], values)
+            for field, values in uneven.client(k)["train"].items()
+        )
+        assert same == (k != 3)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [([3, 1, 1], "one for each of the 2 clusters, got 3"), ([3, 0], "sizes.1 must be")],
+)
+def test_sizes_that_make_no_clusters_are_refused(sizes, message):
+    with pytest.raises(SpecError, match=message):
+        data.rotate(clusters=2, sizes=sizes)
+
+
 @pytest.mark.parametrize("name", ["rotate", "permute", "label_shift"])
 def test_cluster_zero_keeps_the_data_as_stored_and_others_do_not(images, name):
     before = images.fingerprint
@@ -128,7 +151,9 @@ def test_noise_grows_from_client_to_client():
 
 def test_clusters_that_disagree_with_known_ones_are_refused(images):
     known = images._replace(traits={"cluster": np.array([0, 0, 1, 1, 2, 2])})
-    with pytest.raises(DataError, match="have 3 clusters already, and a shift by k mod 3"):
+    with pytest.raises(
+        DataError, match="have 3 clusters already, and a shift that deals clients to 3 in turn"
+    ):
         data.rotate(clusters=3)(known, rng())
     twice = data.label_shift(clusters=3)(data.rotate(clusters=3)(images, rng()), rng())
     assert twice.traits["cluster"].tolist() == [0, 1, 2, 0, 1, 2]
