@@ -12,6 +12,7 @@ a bar at their mean, and at the right edge the clients in their true group.
 import argparse
 import statistics
 from pathlib import Path
+from typing import Any
 
 from cells import Cells, Seeds, accuracies
 from results import read_cells
@@ -43,7 +44,7 @@ def figure(cells: Cells):
         panel.spines[["top", "right"]].set_visible(False)
         panel.grid(axis="y", color="0.92")
         panel.set_axisbelow(True)
-        panel.text(1.0, len(ways) - 0.35, "in their group", ha="right", transform=edge(panel))
+        panel.text(1.0, len(ways) - 0.3, "in their group", fontsize=8, **beyond(panel))
     panels[0].set_yticks(range(len(ways)), [way.replace("_", " ") for way in ways])
     panels[0].set_ylim(-0.6, len(ways) + 0.1)
     return page
@@ -58,12 +59,12 @@ def draw(panel, place: int, seeds: Seeds, *, known: bool) -> None:
     found = [100 * run["agreement"] for run in seeds.values() if "agreement" in run]
     if found and not known:
         share = f"{statistics.mean(found):.0f} %"
-        panel.text(1.0, place, share, ha="right", va="center", transform=edge(panel), fontsize=8)
+        panel.text(1.03, place, share, fontsize=8, **beyond(panel))
 
 
-def edge(panel):
-    """Places across in shares of the panel, up in data."""
-    return panel.get_yaxis_transform()
+def beyond(panel) -> dict[str, Any]:
+    """How text stands beside a panel: places across in shares of it, up in its data."""
+    return {"va": "center", "transform": panel.get_yaxis_transform()}
 
 
 def main() -> None:

@@ -38,3 +38,22 @@ def test_a_file_that_is_not_there_holds_nothing(results, tmp_path):
     assert page.endswith("what is to be said")
     assert "not run" in page
     assert "##" not in page
+
+
+def test_the_ablations_figure_has_a_row_a_way_and_a_panel_a_task(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    ablation = importlib.import_module("ablation")
+    runs = {"gradient": (0.3, 0.4), "floral": (0.8,), "known_clusters": (0.9, 0.9)}
+    cell = {
+        way: {
+            seed: {"accuracy": accuracy, "seconds": 1.0, "agreement": accuracy}
+            for seed, accuracy in enumerate(values)
+        }
+        for way, values in runs.items()
+    }
+    page = ablation.figure({"digits": cell, "fashion": {"floral": cell["floral"]}})
+    assert [panel.get_title() for panel in page.axes] == ["digits", "fashion"]
+    names = [tick.get_text() for tick in page.axes[0].get_yticklabels()]
+    assert names == ["gradient", "floral", "known clusters"]
+    shown = [text.get_text() for text in page.axes[0].texts]
+    assert shown == ["35 %", "80 %", "in their group"]

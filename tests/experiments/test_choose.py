@@ -1,0 +1,76 @@
+"""What is chosen from a grid's runs looks at validation alone, and its cost is counted whole."""
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+from floral.errors import ConfigError
+
+FOLDER = Path(__file__).parents[2] / "experiments/floral"
+
+
+@pytest.fixture
+def script(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module("choose")
+
+
+@pytest.fixture
+def add_method(tmp_path):
+    """``(name, validation by round, last test accuracy, operations)``: a finished method."""
+
+    def add(name, validated, test, operations):
+        place = tmp_path / name
+        place.mkdir()
+        last = {"test": {"accuracy": {"mean": test}}, "mixture": {"groups": 4.0}}
+        summary = {
+            "rounds": 10,
+            "last": last,
+            "costs": {"operations": operations},
+        }
+        (place / "summary.json").write_text(json.dumps(summary))
+        lines = [
+            json.dumps({"round": when, "evaluation": {"validation": {"accuracy": {"mean": value}}}})
+            for when, value in validated.items()
+        ]
+        (place / "metrics.jsonl").write_text("".join(f"{line}\n" for line in lines))
+        return tmp_path
+
+    return add
+
+
+@pytest.fixture
+def grid(script, add_method):
+    """Eight cells of 100 operations; the narrow bank validates better first, the wide one last."""
+    for index, name in enumerate(script.cells()):
+        add_method(name, {10: 0.5}, 0.5 + index / 100, 100.0)
+    add_method("floral", {2: 0.6, 10: 0.6}, 0.55, 100.0)
+    return add_method("found_10", {2: 0.5, 10: 0.9}, 0.80, 150.0)
+
+
+def test_the_bank_that_validates_better_when_asked_is_gone_on_with(script, grid):
+    early, late = script.choose(grid, share=0.2), script.choose(grid, share=1.0)
+    assert (early.chosen, early.test, early.groups) == ("floral", pytest.approx(55.0), 4)
+    assert (late.chosen, late.test) == ("found_10", pytest.approx(80.0))
+    assert (early.oracle, early.oracle_test) == ("c8_10", pytest.approx(57.0))
+
+
+def test_both_banks_are_paid_for_up_to_the_choice_and_one_after_it(script, grid):
+    assert script.choose(grid, share=0.2).cost == pytest.approx((0.2 * 250 + 0.8 * 100) / 800)
+    assert script.choose(grid, share=1.0).cost == pytest.approx(250 / 800)
+
+
+def test_the_report_has_a_row_a_run_and_a_row_a_rank(script, grid):
+    lines = script.report([grid], 0.2).splitlines()
+    assert lines[2].split("|")[5:8] == [" 57.0 ", " -2.0 ", " 16% "]
+    assert lines[-2].startswith("| 1 % | 50.0 | 51.0 | 52.0 | 53.0 | 55.0 |")
+
+
+def test_what_is_missing_is_named(script, grid):
+    with pytest.raises(ConfigError, match="nothing was evaluated up to round 1"):
+        script.choose(grid, share=0.1)
+    (grid / "c4_10/summary.json").unlink()
+    with pytest.raises(ConfigError, match="c4_10: not finished"):
+        script.choose(grid)
