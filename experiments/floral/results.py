@@ -70,6 +70,11 @@ def hours(cells: Cells) -> float:
 def results(folder: Path, explanations: str) -> str:
     """RESULTS.md, from the files of a folder of results and what is to be said of them."""
     published = read_json(HERE / "published.json")
+    known = list(published["tasks"])
+
+    def published_first(task: str) -> tuple[int, str]:
+        return (known.index(task) if task in known else len(known), task)
+
     parts = [
         "# The paper's experiments, run\n",
         "Made by `python experiments/floral/results.py`; only the explanations at its end are "
@@ -79,9 +84,10 @@ def results(folder: Path, explanations: str) -> str:
         "are whole, and tested on made images.\n",
     ]
     for name, title in SECTIONS.items():
-        cells = read_cells(folder / f"{name}.json")
-        if not cells:
+        kept = read_cells(folder / f"{name}.json")
+        if not kept:
             continue
+        cells = {task: kept[task] for task in sorted(kept, key=published_first)}
         parts += [f"## {title}\n", table(cells) + "\n"]
         if name in BESIDE:
             parts.append(beside(cells, published, name) + "\n")

@@ -36,7 +36,13 @@ from floral.metrics import between_seeds, over_seeds, welch
 
 __all__ = ["beside", "table"]
 
-PAIRS = (("floral", "known_clusters"), ("floral", "gradient"))
+PAIRS = (
+    ("floral", "known_clusters"),
+    ("floral", "gradient"),
+    ("floral", "fedavg"),
+    ("floral", "local_adaptor"),
+    ("wide", "ensemble"),
+)
 FAR = 2.0  # standard errors
 
 
@@ -88,6 +94,7 @@ def table(cells: Cells) -> str:
     rows += [
         [f"`{one}` less `{other}`, paired", *(difference(m, one, other) for m in cells.values())]
         for one, other in PAIRS
+        if any({one, other} <= m.keys() for m in cells.values())
     ]
     heads = [f"{t} ({seeds[t]} seed{'s' if seeds[t] > 1 else ''})" for t in cells]
     return markdown(["method", *heads], rows)
