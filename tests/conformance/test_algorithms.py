@@ -14,10 +14,9 @@ import optax
 import pytest
 
 from floral import algorithms, simulate, tree
-from floral.algorithms import FederatedAlgorithm, Upload
+from floral.algorithms import Context, FederatedAlgorithm, Upload
 from floral.data import batching
-from floral.simulate.clients import client_context, holdings, on_devices, own_batches
-from floral.simulate.shard import make_mesh
+from floral.simulate.clients import client_context, holdings, own_batches
 from floral.simulate.state import gather_rows
 from floral.uplink import weighted_mean
 
@@ -61,13 +60,31 @@ def test_every_exported_algorithm_has_a_case():
     assert _factories() == {name for name, _ in CASES.values()}
 
 
+LATER = [0, 2, 3]  # the clients that take part from round 2 on; till then everyone does
+
+
+def _places(ids, *, empty=()):
+    """A cohort with these clients at its places; no one ever is at those that are empty."""
+    ids = np.array(ids)
+    filled = ~np.isin(np.arange(len(ids)), empty)
+    return simulate.Sampler(
+        capacity=lambda population: len(ids),
+        sample=lambda key, round_index, clients: (
+            jnp.asarray(ids),
+            jnp.asarray(filled) & ((round_index < 2) | np.isin(ids, LATER)),
+        ),
+    )
+
+
 class Case(typing.NamedTuple):
-    """One algorithm, its one-by-one simulator, and its states after no, two and four rounds."""
+    """One algorithm, its one-by-one simulator, and its states after no to four rounds."""
 
     algorithm: FederatedAlgorithm
     simulator: simulate.Simulator
     start: simulate.SimulationState
     half: simulate.SimulationState
+    third: simulate.SimulationState
+    metrics: dict[str, jax.Array]
     whole: simulate.SimulationState
 
 
@@ -75,20 +92,12 @@ class Case(typing.NamedTuple):
 def case(request, build, simulator, after):
     name, settings = CASES[request.param]
     algorithm = build(name, **settings)
-    sim = simulator(algorithm, execution=simulate.execution(walk="scan"))
+    one_by_one = simulate.execution(walk="scan")
+    sim = simulator(algorithm, cohort=_places(range(5)), execution=one_by_one)
     start = sim.init(jax.random.key(0))
     half = after(sim, 2, state=start)
-    return Case(algorithm, sim, start, half, after(sim, 2, state=half))
-
-
-def _of_cohort(ids, active=None):
-    """Always these clients."""
-    ids = np.array(ids)
-    active = np.ones(len(ids), bool) if active is None else np.array(active)
-    return simulate.Sampler(
-        capacity=lambda population: len(ids),
-        sample=lambda key, round_index, clients: (jnp.asarray(ids), jnp.asarray(active)),
-    )
+    third, metrics = sim.round(half)
+    return Case(algorithm, sim, start, half, third, metrics, after(sim, 1, state=third))
 
 
 def test_rounds_move_the_server(case):
@@ -122,42 +131,24 @@ def test_half_a_run_saved_and_resumed_is_the_whole_run_bit_for_bit(case, after, 
     same(after(case.simulator, 2, state=restored), case.whole)
 
 
-def test_walking_in_chunks_changes_nothing_beyond_the_order_of_sums(case, simulator, after, near):
-    # Five clients in chunks of two: the last chunk is half empty.
-    sim = simulator(case.algorithm, execution=simulate.execution(walk="chunk", chunk=2))
+def test_chunks_and_the_order_of_the_cohort_change_nothing_beyond_the_order_of_sums(
+    case, simulator, after, near
+):
+    # Chunks of two: five clients leave the last one half empty, and so do three.
+    chunks = simulate.execution(walk="chunk", chunk=2)
+    sim = simulator(case.algorithm, cohort=_places([3, 4, 0, 1, 2]), execution=chunks)
     near(after(sim, 2, state=case.start)._replace(key=()), case.half._replace(key=()))
+    third, metrics = sim.round(case.half)
+    near(third._replace(key=()), case.third._replace(key=()))
+    near(metrics, case.metrics)
 
 
-@pytest.fixture(scope="module")
-def three(case, simulator):
-    """A round of clients 0, 2 and 3: ``(state, metrics)``."""
-    scan = simulate.execution(walk="scan")
-    return simulator(case.algorithm, cohort=_of_cohort([0, 2, 3]), execution=scan).round(case.half)
+def test_a_client_that_is_not_sampled_keeps_its_row_bit_for_bit(case, same):
+    others = np.setdiff1d(np.arange(5), LATER)
+    same(*(jax.tree.map(lambda leaf: leaf[others], s.table) for s in (case.third, case.half)))
 
 
-def test_the_order_of_the_cohort_is_irrelevant(case, three, simulator, near):
-    sim = simulator(case.algorithm, cohort=_of_cohort([3, 0, 2]))
-    state, metrics = sim.round(case.half)
-    near(state._replace(key=()), three[0]._replace(key=()))
-    near(metrics, three[1])
-
-
-def test_an_empty_place_in_the_cohort_changes_nothing_bit_for_bit(case, three, simulator, same):
-    gaps = _of_cohort([0, 1, 2, 3, 0], [1, 0, 1, 1, 0])
-    same(
-        simulator(case.algorithm, cohort=gaps, execution=simulate.execution(walk="scan")).round(
-            case.half
-        ),
-        three,
-    )
-
-
-def test_a_client_that_is_not_sampled_keeps_its_row_bit_for_bit(case, three, same):
-    others = np.array([1, 4])
-    same(*(jax.tree.map(lambda leaf: leaf[others], s.table) for s in (three[0], case.half)))
-
-
-def test_longer_padding_of_every_client_changes_nothing_bit_for_bit(
+def test_neither_empty_places_nor_longer_padding_of_every_client_change_anything_bit_for_bit(
     case, simulator, make_population, after, same
 ):
     """A sixth client, never sampled and larger than all, makes every grid of batches longer."""
@@ -165,38 +156,60 @@ def test_longer_padding_of_every_client_changes_nothing_bit_for_bit(
     unseen = np.array([False] * 5 + [True])
     # The synthetic draws run client by client, so the first five are the same data.
     larger = make_population((*sizes, 13), clusters=(*clusters, 0), unseen=unseen)
-    grown = simulator(case.algorithm, larger, execution=simulate.execution(walk="scan"))
-    state = after(grown, 2)
-    same(state.server, case.half.server)
-    rows = jax.tree.map(lambda leaf: leaf[:5], state.table)
-    same(rows, case.half.table)
+    cohort = _places([0, 5, 1, 2, 3, 0, 4], empty=[1, 5])
+    sim = simulator(
+        case.algorithm, larger, cohort=cohort, execution=simulate.execution(walk="scan")
+    )
+    half = after(sim, 2)
+    third, metrics = sim.round(half)
+    for state, expected in ((half, case.half), (third, case.third)):
+        same(state._replace(table=jax.tree.map(lambda leaf: leaf[:5], state.table)), expected)
+    same(metrics, case.metrics)
 
 
-def _turn(case, population):
-    """The uploads of three clients side by side, as the uplink gets them."""
-    sim_state = case.half
-    data = on_devices(population, make_mesh(jax.devices()[:1]))
+def _batches_of(case, client):
+    """A client's context and batches, where the run is at half."""
+    state, data = case.half, case.simulator.data
+    context = client_context(data, client, state.round, state.key, jnp.ones(()))
+    held = holdings(data, "train", client[None])
+    return context, own_batches(held, 0, client, state.key, BATCHING, max_size=7)
+
+
+def _prediction(case, client):
+    """What a client that finds its row anew predicts."""
+    state, algorithm = case.half, case.algorithm
+    context, batches = _batches_of(case, client)
+    row = algorithm.client_init(state.key, state.server, context.traits)
+    row = algorithm.personalize(state.key, state.server, row, batches, context)
+    return algorithm.predict(state.server, row, {"x": jnp.ones((3, 3)), "mask": jnp.ones(3, bool)})
+
+
+class Turns(typing.NamedTuple):
+    """The turns of three clients side by side, as the uplink gets them, and their predictions."""
+
+    upload: Upload
+    metrics: dict[str, jax.Array]
+    context: Context
+    predictions: jax.Array
+
+
+@pytest.fixture(scope="module")
+def turns(case):
+    state, algorithm = case.half, case.algorithm
 
     def one(client):
-        context = client_context(data, client, sim_state.round, sim_state.key, jnp.ones(()))
-        held = holdings(data, "train", client[None])
-        batches = own_batches(held, 0, client, sim_state.key, BATCHING, max_size=7)
-        row = gather_rows(sim_state.table, client)["client"]
-        received = case.algorithm.download(sim_state.server, context)
-        key = jax.random.fold_in(sim_state.key, client)
-        return case.algorithm.client_update(key, received, row, batches, context), context
+        context, batches = _batches_of(case, client)
+        row = gather_rows(state.table, client)["client"]
+        received = algorithm.download(state.server, context)
+        key = jax.random.fold_in(state.key, client)
+        upload, _, metrics = algorithm.client_update(key, received, row, batches, context)
+        return Turns(upload, metrics, context, _prediction(case, client))
 
     return jax.jit(jax.vmap(one))(jnp.array([0, 1, 2]))
 
 
-@pytest.fixture(scope="module")
-def uploads(case, population):
-    (upload, _, metrics), context = _turn(case, population)
-    return upload, metrics, jax.tree.map(lambda leaf: leaf[0], context)
-
-
-def test_the_weight_is_a_prefix_of_the_update_and_says_how_much_evidence_there_is(uploads):
-    upload, metrics, _ = uploads
+def test_the_weight_is_a_prefix_of_the_update_and_says_how_much_evidence_there_is(turns):
+    upload, metrics = turns.upload, turns.metrics
     assert isinstance(upload, Upload)
 
     def fits(weight, update):
@@ -212,11 +225,12 @@ def test_the_weight_is_a_prefix_of_the_update_and_says_how_much_evidence_there_i
     assert metrics["examples"].tolist() == [4, 1, 7]
 
 
-def test_a_client_of_weight_zero_changes_nothing_even_with_a_nan(case, uploads, same):
-    upload, _, context = uploads
+def test_a_client_of_weight_zero_changes_nothing_even_with_a_nan(case, turns, same):
+    upload, context = turns.upload, jax.tree.map(lambda leaf: leaf[0], turns.context)
     silent = jax.tree.map(lambda weight: weight.at[1].set(0.0), upload.weight)
     poisoned = jax.tree.map(lambda leaf: leaf.at[1].set(jnp.nan), upload.update)
 
+    @jax.jit
     def aggregate(update):
         reduced, _ = weighted_mean().reduce(update, silent, ())
         return case.algorithm.aggregate(case.half.server, reduced, context)
@@ -225,20 +239,7 @@ def test_a_client_of_weight_zero_changes_nothing_even_with_a_nan(case, uploads, 
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(aggregate(poisoned)))
 
 
-def test_predictions_and_personalization_can_be_mapped_over_clients(case, population, near):
-    state, algorithm = case.half, case.algorithm
-    data = on_devices(population, make_mesh(jax.devices()[:1]))
-    x = jnp.ones((3, 3))
-    batch = {"x": x, "mask": jnp.ones(3, bool)}
-
-    def one(client):
-        context = client_context(data, client, state.round, state.key, jnp.ones(()))
-        row = algorithm.client_init(state.key, state.server, context.traits)
-        held = holdings(data, "train", client[None])
-        batches = own_batches(held, 0, client, state.key, BATCHING, max_size=7)
-        row = algorithm.personalize(state.key, state.server, row, batches, context)
-        return algorithm.predict(state.server, row, batch)
-
-    together = jax.jit(jax.vmap(one))(jnp.arange(3))
-    assert together.shape == (3, 3, 2)
-    near(together[1], jax.jit(one)(jnp.array(1)))
+def test_predictions_and_personalization_can_be_mapped_over_clients(case, turns, near):
+    assert turns.predictions.shape == (3, 3, 2)
+    alone = jax.jit(lambda client: _prediction(case, client))(jnp.array(1))
+    near(turns.predictions[1], alone)
