@@ -18,9 +18,9 @@ PUBLIC = {
         make_plan merge permute plan_table precondition remove_adaptors select truncate weights_at
     """,
     "floral.algorithms": """
-        Context Download FederatedAlgorithm LocalSolver Reduced Upload apfl as_local ditto
-        dual_adaptor ensemble fedavg fedbabu fedem fedprox fedrep fedsa_lora ffa_lora floral ifca
-        local_adaptor local_solver partial pfedme scaffold solve
+        Context Diagnostics Download FederatedAlgorithm LocalSolver Reduced Upload apfl as_local
+        ditto dual_adaptor ensemble fedavg fedbabu fedem fedprox fedrep fedsa_lora ffa_lora floral
+        ifca local_adaptor local_solver partial pfedme scaffold solve
     """,
     "floral.data": """
         Batches Batching FederatedDataset LazyArray Partition Partitioner Shift Source Split
@@ -37,14 +37,17 @@ PUBLIC = {
         Difference Estimate Metric accuracy between_clients between_seeds from_per_example gini jain
         over_clients over_seeds top_k_accuracy welch worst_share
     """,
-    "floral.mixtures": "DiscriminantsState Grouping Mixing Refresh agreement cluster_scores "
-    "discriminants effective_adaptors entropy exponential_weights known matching per_layer "
-    "responsibilities shares_of sharpness softmax top_k traits_check",
+    "floral.mixtures": """
+        DiscriminantsState Grouping Mixing Refresh aggregation_mismatch aggregation_weights
+        agreement cluster_scores discriminants effective_adaptors effective_clients entropy
+        exponential_weights known matching per_layer responsibilities shares_of sharpness softmax top_k
+        traits_check
+    """,
     "floral.models": "Model cnn from_equinox from_function from_linen from_nnx linear mlp resnet "
     "vit",
     "floral.simulate": """
-        Costs Execution Personalization Sampler SimulationState Simulator execution fixed full
-        make_simulator sample_batch scheduled
+        Costs Execution Personalization Sampler SimulationState Simulator Variances execution fixed
+        full make_simulator sample_batch scheduled
     """,
     "floral.uplink": "Fold Reducer Uplink clip uplink weighted_mean",
 }

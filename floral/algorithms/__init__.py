@@ -1,7 +1,14 @@
 """Federated algorithms: tuples of pure functions over pytrees."""
 
 from floral.algorithms.apfl import apfl
-from floral.algorithms.base import Context, Download, FederatedAlgorithm, Reduced, Upload
+from floral.algorithms.base import (
+    Context,
+    Diagnostics,
+    Download,
+    FederatedAlgorithm,
+    Reduced,
+    Upload,
+)
 from floral.algorithms.clustered import ensemble
 from floral.algorithms.ditto import ditto
 from floral.algorithms.dual_adaptor import dual_adaptor
@@ -19,6 +26,7 @@ from floral.algorithms.scaffold import scaffold
 
 __all__ = [
     "Context",
+    "Diagnostics",
     "Download",
     "FederatedAlgorithm",
     "LocalSolver",

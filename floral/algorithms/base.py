@@ -7,10 +7,33 @@ from floral.data import Batches
 from floral.messages import Context, Download, Reduced, Upload
 from floral.typing import Array, Batch, Key, Params, PyTree
 
-__all__ = ["Context", "Download", "FederatedAlgorithm", "Objective", "Reduced", "Upload"]
+__all__ = [
+    "Context",
+    "Diagnostics",
+    "Download",
+    "FederatedAlgorithm",
+    "Objective",
+    "Reduced",
+    "Upload",
+]
 
 Objective = Callable[[PyTree, PyTree, Batch, Key], tuple[Array, PyTree]]
 """``(trained, stats, batch, key) -> (losses [B], stats)``: what local training minimises."""
+
+
+class Diagnostics(NamedTuple):
+    """What an evaluation may ask of a client of a bank of C adaptors, beside its predictions.
+
+    Attributes:
+      losses: ``(server, client, batch of B) -> (own [B], alone [C, B])``: the losses of its own
+        model, and of the one in which each adaptor alone has all the weight.
+      gradients: ``(server, client, batch) -> {"base": params, "bank": {path: {factor: [C, ...]}}}``
+        of the mean loss over live examples, as the client predicts, by what is averaged over
+        clients; of the base None where a leaf is not, and only those paths of the bank that are.
+    """
+
+    losses: Callable[[Any, PyTree, Batch], tuple[Array, Array]]
+    gradients: Callable[[Any, PyTree, Batch], dict[str, PyTree]]
 
 
 class FederatedAlgorithm(NamedTuple):
@@ -35,6 +58,8 @@ class FederatedAlgorithm(NamedTuple):
         that the algorithm cannot serve; None if any will do.
       report: ``(server) -> {name: number}``, what an evaluation should tell of the server's own
         state; None if nothing.
+      diagnostics: what it may ask of some clients; None without a bank that clients share, or
+        without mixtures.
     """
 
     init: Callable[[Key, Params, PyTree], Any]
@@ -50,3 +75,4 @@ class FederatedAlgorithm(NamedTuple):
     mixture: Callable[[Any, PyTree], PyTree] | None = None
     check_traits: Callable[[Any], None] | None = None
     report: Callable[[Any], dict[str, Array]] | None = None
+    diagnostics: Diagnostics | None = None

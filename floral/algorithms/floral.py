@@ -25,7 +25,7 @@ from floral.adaptors import (
     precondition,
     weights_at,
 )
-from floral.algorithms.base import Download, FederatedAlgorithm, Upload
+from floral.algorithms.base import Diagnostics, Download, FederatedAlgorithm, Upload
 from floral.algorithms.evidence import one_by_one
 from floral.algorithms.finding import (
     Finding,
@@ -154,8 +154,7 @@ def floral(
     def train_leaves(key, values, mask, received, batches, context):
         """Local training of the leaves of ``values`` where the mask is True."""
         trained, frozen = tree.split(values, mask)
-        moving = [path for path, moves in tree.paths(mask["base"]).items() if moves]
-        apply = model.apply_training(moving)
+        apply = model.apply_training(_moving(mask["base"]))
         fixed, active = received.cached["fixed"], received.fresh["active"]
 
         def objective(trained, stats, batch, step_key):
@@ -337,6 +336,32 @@ def floral(
         base, bank, weights = own_model(server, client)
         return model.apply(base, server.stats, bank, weights, batch)[0]
 
+    def losses_beside(server, client, batch):
+        base, bank, own = own_model(server, client)
+
+        def losses_of(weights):
+            return loss(model.apply(base, server.stats, bank, weights, batch)[0], batch)
+
+        return losses_of(own), jax.vmap(losses_of)(jnp.eye(num_adaptors))
+
+    def gradients(server, client, batch):
+        averaged, rest = tree.split(tree.combine(client, server_values(server)), parts.shared)
+        weights = mixture(server, client)
+        apply = model.apply_training(_moving(parts.shared["base"]))
+
+        def mean_loss(averaged):
+            full = tree.combine(averaged, rest)
+            bank = Bank(full["bank"], server.fixed)
+            losses = loss(apply(full["base"], server.stats, bank, weights, batch)[0], batch)
+            live = jnp.maximum(jnp.sum(batch["mask"]), 1)
+            return jnp.sum(jnp.where(batch["mask"], losses, 0.0)) / live
+
+        found = jax.grad(mean_loss)(averaged)
+        bank = {
+            path: factors for path, factors in found["bank"].items() if jax.tree.leaves(factors)
+        }
+        return {"base": found["base"], "bank": bank}
+
     return FederatedAlgorithm(
         init=init,
         client_init=client_init,
@@ -349,7 +374,13 @@ def floral(
         mixture=mixture,
         check_traits=traits_check(mixing, num_adaptors),
         report=report,
+        diagnostics=Diagnostics(losses_beside, gradients),
     )
+
+
+def _moving(mask: PyTree) -> list[str]:
+    """The paths where a mask is True."""
+    return [path for path, moves in tree.paths(mask).items() if moves]
 
 
 def _adaptor_weights(shares: PyTree, count: Array, bank: Mapping[str, PyTree]) -> PyTree:

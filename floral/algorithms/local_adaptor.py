@@ -67,4 +67,4 @@ def one_adaptor(
         return jnp.ones_like(logits)
 
     algorithm = floral(model, loss, local, Mixing(init, one), num_adaptors=1, **settings)
-    return algorithm._replace(mixture=None)
+    return algorithm._replace(mixture=None, diagnostics=None)

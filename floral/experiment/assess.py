@@ -6,6 +6,7 @@ import numpy as np
 
 from floral import mixtures
 from floral.experiment.build import Experiment
+from floral.experiment.diagnostics import averaging_numbers, diagnosed
 from floral.metrics import gini, worst_share
 from floral.simulate import SimulationState
 
@@ -57,8 +58,10 @@ def assess(
         columns |= {} if mixture is None else _mixture_columns(mixture)
         for column, values in columns.items():
             _fill(table, column, np.searchsorted(rows, clients), values)
-    if any(name.startswith("mixture") for name in table):
-        numbers["mixture"] = _mixture_numbers(table, table["unseen"])
+    weights = [values for name, values in table.items() if name.startswith("mixture")]
+    if weights:
+        numbers["mixture"] = _mixture_numbers(weights, table)
+        numbers["mixture"] |= _training_numbers(experiment, state, seen, weights, table)
         if experiment.algorithm.report is not None:
             told = experiment.algorithm.report(state.server)
             numbers["mixture"] |= {name: float(number) for name, number in told.items()}
@@ -118,9 +121,34 @@ def _mixture_columns(mixture: Any) -> dict[str, np.ndarray]:
     return {f"mixture:{prefix}": weights for prefix, weights in mixture.items()}
 
 
-def _mixture_numbers(table: dict[str, np.ndarray], unseen: np.ndarray) -> dict[str, float]:
+def _clusters(table: dict[str, np.ndarray]) -> np.ndarray | None:
+    """The true cluster of every client; None unless all are known."""
+    clusters = table.get("cluster")
+    return None if clusters is None or (clusters < 0).any() else clusters
+
+
+def _training_numbers(
+    experiment: Experiment,
+    state: SimulationState,
+    seen: np.ndarray,
+    weights: list[np.ndarray],
+    table: dict[str, np.ndarray],
+) -> dict[str, float]:
+    """What mixtures make of the training of those clients that train."""
+    trained, clusters = ~table["unseen"], _clusters(table)
+    own = [column[trained] for column in weights]
+    clusters = None if clusters is None else clusters[trained]
+    sizes = experiment.dataset.splits["train"].sizes[seen]
+    numbers = averaging_numbers(own, sizes, clusters)
+    count = experiment.evaluation.diagnose_clients
+    if count and experiment.algorithm.diagnostics is not None:
+        numbers |= diagnosed(experiment, state, _sample(seen, count), seen, own, clusters)
+    return numbers
+
+
+def _mixture_numbers(columns: list[np.ndarray], table: dict[str, np.ndarray]) -> dict[str, float]:
     """How sure and how right mixtures are, averaged over layers where each has its own."""
-    columns = [values for name, values in table.items() if name.startswith("mixture")]
+    unseen, known = table["unseen"], _clusters(table)
     groups = {"": ~unseen, "unseen_": unseen}
     numbers: dict[str, float] = {}
     for prefix, chosen in groups.items():
@@ -134,12 +162,10 @@ def _mixture_numbers(table: dict[str, np.ndarray], unseen: np.ndarray) -> dict[s
         numbers[f"{prefix}adaptors"] = float(
             np.mean([mixtures.effective_adaptors(w) for w in weights])
         )
-        if "cluster" in table and (table["cluster"] >= 0).all():
-            clusters = table["cluster"][chosen]
+        if known is not None:
+            clusters = known[chosen]
             # What an adaptor stands for is settled by those who trained it.
-            stands_for = [
-                mixtures.matching(column[~unseen], table["cluster"][~unseen]) for column in columns
-            ]
+            stands_for = [mixtures.matching(column[~unseen], known[~unseen]) for column in columns]
             scores = [mixtures.cluster_scores(w, clusters) for w in weights]
             for name in ("ari", "nmi"):
                 numbers[prefix + name] = float(np.mean([score[name] for score in scores]))

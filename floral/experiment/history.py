@@ -1,4 +1,4 @@
-"""Which of a run's evaluations its numbers are taken from: pure functions of what it recorded.
+"""What a run's evaluations come to: pure functions of what it recorded.
 
 The last round is what a run ends with. The round that validated best may be chosen without looking
 at test data. The mean over a last stretch of rounds is less noisy than one round, and looks at test
@@ -14,7 +14,7 @@ from floral import check
 from floral.errors import ConfigError
 from floral.experiment.assess import score
 
-__all__ = ["CHOICES", "best_validated", "last_bin", "last_round"]
+__all__ = ["CHOICES", "best_validated", "last_bin", "last_round", "mismatch_decay"]
 
 Lines = Sequence[Mapping[str, Any]]
 """A run's ``metrics.jsonl``, in order: ``round`` in each, ``evaluation`` in some."""
@@ -82,6 +82,36 @@ CHOICES: Mapping[str, Callable[[Lines], dict[str, Any]]] = {
     "last_bin": last_bin,
 }
 """By the name that a command line gives them."""
+
+
+def mismatch_decay(lines: Lines) -> float | None:
+    r"""The β of ``‖δ_t‖² ∝ t^-β`` that fits a run's aggregation mismatch, t in rounds.
+
+    By least squares between logarithms, over the evaluations with a mismatch above zero: once it is
+    zero it has no logarithm, and once mixtures stay as they are β goes to zero with more rounds.
+
+    Returns:
+      β, above zero where the mismatch falls; None of fewer than three such evaluations.
+
+    Source: Almansoori, Horváth, Takáč, "Collaborative and Efficient Personalization with Mixtures
+    of Adaptors", theorem 4.5, which supposes it between zero and one.
+
+    Example:
+      >>> run = [
+      ...     {"round": t, "evaluation": {"mixture": {"mismatch": t**-0.25}}} for t in (1, 2, 5)
+      ... ]
+      >>> round(mismatch_decay(run), 6)
+      0.5
+    """
+    found = [
+        (line["round"], line.get("evaluation", {}).get("mixture", {}).get("mismatch"))
+        for line in lines
+    ]
+    points = np.array([(taken, number) for taken, number in found if number], float)
+    if len(points) < 3:
+        return None
+    rounds, mismatch = np.log(points).T
+    return -float(np.polyfit(rounds, 2 * mismatch, 1)[0])
 
 
 def _evaluations(lines: Lines) -> list[tuple[int, Mapping[str, Any]]]:

@@ -7,12 +7,22 @@ from typing import Any
 import numpy as np
 
 from floral.experiment import record
+from floral.experiment.history import mismatch_decay
 from floral.experiment.plot import ClientValues, MixturePanel, comparison_figure
 from floral.experiment.yaml_file import write_atomically
 
-__all__ = ["advice", "table_rows", "write_report"]
+__all__ = ["advice", "mixture_rows", "table_rows", "write_report"]
 
 _NONE = "–"
+
+_MIXTURE_NOTES = (
+    "Mixtures at the last round. Adaptors: how many are used, effectively. Regret: what the mean "
+    "client loses beyond the best single adaptor for it, on validation examples, or where there "
+    "are none on training examples. Clients an adaptor: how many of equal weight would average as "
+    "well. Mismatch: how far adaptors are from averaging the true clusters, 0 to 2; decay: the "
+    "power of rounds by which its square falls. Variance: of clients' gradients, of which so much "
+    "between clusters; averaged: what is left of it in the mean over all clients.\n"
+)
 
 
 def table_rows(summaries: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
@@ -93,13 +103,54 @@ def _plain(value: float | None) -> str:
     return _NONE if value is None else f"{value:.3g}"
 
 
+def mixture_rows(
+    summaries: Mapping[str, Mapping[str, Any]], folders: Mapping[str, Path]
+) -> tuple[list[str], list[list[str]]]:
+    """The same of the table of mixtures, with a row for each method that has them."""
+    head = [
+        "mixtures of",
+        "adaptors",
+        "regret",
+        "clients an adaptor (fewest)",
+        "mismatch",
+        "decay",
+        "base variance (between)",
+        "averaged",
+        "adaptor variance",
+        "averaged",
+    ]
+    rows = []
+    for name, summary in summaries.items():
+        numbers = summary["last"].get("mixture")
+        if numbers:
+            decay = mismatch_decay(record.read_lines(folders[name] / "metrics.jsonl"))
+            rows.append(_mixture_row(name, numbers, decay))
+    return head, rows
+
+
+def _mixture_row(name: str, numbers: Mapping[str, Any], decay: float | None) -> list[str]:
+    def show(number: str) -> str:
+        return _plain(numbers.get(number))
+
+    return [
+        name,
+        show("adaptors"),
+        show("regret"),
+        f"{show('clients_an_adaptor')} ({show('fewest_clients')})",
+        show("mismatch"),
+        _plain(decay),
+        f"{show('base_variance')} ({show('base_variance_between')})",
+        show("base_variance_averaged"),
+        show("adaptor_variance"),
+        show("adaptor_variance_averaged"),
+    ]
+
+
 def write_report(
     folder: Path, summaries: Mapping[str, Mapping[str, Any]], folders: Mapping[str, Path]
 ) -> tuple[Path, Path]:
     """Writes ``report.md`` and ``figure.png`` into the folder; returns their paths."""
-    head, rows = table_rows(summaries)
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
-    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    text = _markdown(*table_rows(summaries))
     notes = (
         "Numbers are means over the clients of each client's own model on its own data, at "
         "the last round; *of examples* counts every example alike, not every client; *best* is the "
@@ -110,6 +161,9 @@ def write_report(
     )
     told = [(name, advice(summary)) for name, summary in summaries.items()]
     notes += "".join(f"\n`{name}`: {what}.\n" for name, what in told if what)
+    head, rows = mixture_rows(summaries, folders)
+    if rows:
+        notes += f"\n{_markdown(head, rows)}\n\n{_MIXTURE_NOTES}"
     report = folder / "report.md"
     write_atomically(report, f"# {folder.name}\n\n{text}\n\n{notes}\n![]({'figure.png'})\n")
     figure = comparison_figure(
@@ -123,6 +177,11 @@ def write_report(
     figure.savefig(temporary, dpi=150)
     temporary.replace(picture)
     return report, picture
+
+
+def _markdown(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _curve(place: Path) -> dict[str, np.ndarray]:

@@ -45,12 +45,14 @@ class LocalTraining(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """When clients are evaluated, and what they may do before."""
+    """When clients are evaluated, what they may do before, and what some are asked beside."""
 
     every: int
     batch_size: int
     personalization: Personalization
     clients: int | None = None
+    diagnose_clients: int = 64
+    diagnose_examples: int = 16
 
 
 class Checkpointing(NamedTuple):
@@ -178,6 +180,8 @@ def evaluation(
     personalize_steps: int = 20,
     personalize_batch: int = 32,
     personalize_examples: int | None = None,
+    diagnose_clients: int = 64,
+    diagnose_examples: int = 16,
 ) -> Evaluation:
     """When clients are evaluated, and what stateless and unseen ones do before.
 
@@ -189,15 +193,26 @@ def evaluation(
       personalize_steps: steps that a stateless or unseen client trains what is its own alone.
       personalize_batch: examples a step there.
       personalize_examples: how many training examples it may use; all if null.
+      diagnose_clients: of how many of those that train FLoRAL also looks at gradients and at what
+        each adaptor alone loses: the same random ones each time; none if 0.
+      diagnose_examples: how many of its examples each of them shows for that, at most.
     """
-    check.positive_int(every=every, batch_size=batch_size)
+    check.positive_int(every=every, batch_size=batch_size, diagnose_examples=diagnose_examples)
+    check.non_negative(diagnose_clients=diagnose_clients)
     check.positive_int(personalize_steps=personalize_steps, personalize_batch=personalize_batch)
     if clients is not None:
         check.positive_int(clients=clients)
     if personalize_examples is not None:
         check.positive_int(personalize_examples=personalize_examples)
     steps = batching(batch_size=personalize_batch, steps=personalize_steps)
-    return Evaluation(every, batch_size, Personalization(steps, personalize_examples), clients)
+    return Evaluation(
+        every,
+        batch_size,
+        Personalization(steps, personalize_examples),
+        clients,
+        diagnose_clients,
+        diagnose_examples,
+    )
 
 
 def checkpointing(*, every: int | None = None, keep: int = 1) -> Checkpointing:

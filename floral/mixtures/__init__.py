@@ -1,5 +1,10 @@
 """Mixtures: from a client's logits to its weights over the bank, and how good they are."""
 
+from floral.mixtures.aggregation import (
+    aggregation_mismatch,
+    aggregation_weights,
+    effective_clients,
+)
 from floral.mixtures.agreement import (
     agreement,
     cluster_scores,
@@ -18,10 +23,13 @@ __all__ = [
     "Grouping",
     "Mixing",
     "Refresh",
+    "aggregation_mismatch",
+    "aggregation_weights",
     "agreement",
     "cluster_scores",
     "discriminants",
     "effective_adaptors",
+    "effective_clients",
     "entropy",
     "exponential_weights",
     "known",

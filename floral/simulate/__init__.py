@@ -1,6 +1,7 @@
 """The simulator: thousands of clients in one compiled round."""
 
 from floral.simulate.costs import Costs
+from floral.simulate.diagnose import Variances
 from floral.simulate.evaluate import Personalization
 from floral.simulate.execution import Execution, execution
 from floral.simulate.sampling import Sampler, fixed, full, scheduled
@@ -14,6 +15,7 @@ __all__ = [
     "Sampler",
     "SimulationState",
     "Simulator",
+    "Variances",
     "execution",
     "fixed",
     "full",

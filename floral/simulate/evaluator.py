@@ -14,6 +14,7 @@ from floral.data import FederatedDataset
 from floral.errors import SpecError
 from floral.metrics.base import Metric
 from floral.simulate.clients import DeviceData, holdings
+from floral.simulate.diagnose import make_diagnose
 from floral.simulate.evaluate import Personalization, given_row, kept_row, make_evaluate, new_row
 from floral.simulate.feed import Feed
 from floral.simulate.shard import deal, replicate, replicated, sharded
@@ -68,6 +69,7 @@ class Evaluator:
             for anew, row_of in self._row_of.items()
         }
         self._compiled: dict[tuple[str, bool], Callable[..., Any]] = {}
+        self._asking: dict[tuple[Any, ...], Callable[..., Any]] = {}
 
     def evaluate(
         self, state: SimulationState, split: str = "test", clients: Sequence[int] | None = None
@@ -87,6 +89,53 @@ class Evaluator:
         joined = jax.tree.map(lambda *columns: np.concatenate(columns), *reports)
         order = np.argsort(joined["client"], kind="stable")
         return jax.tree.map(lambda column: column[order], joined)
+
+    def diagnose(
+        self,
+        state: SimulationState,
+        clients: Sequence[int],
+        groups: Sequence[int],
+        *,
+        num_groups: int,
+        split: str = "train",
+        examples: int = 16,
+    ) -> dict[str, Any]:
+        """What these clients lose with each adaptor alone, and how their gradients vary.
+
+        Args:
+          state: to look at.
+          clients: [n] ids, of clients that train or of those that never do.
+          groups: [n] integers from 0, the group of each.
+          num_groups: how many there are.
+          split: whose examples losses are of; gradients are of training examples.
+          examples: how many a client shows of each at most, the same random ones each time.
+
+        Raises:
+          SpecError: for an algorithm without diagnostics, and for clients of both kinds.
+        """
+        check.one_of(self._dataset.splits, split=split)
+        check.positive_int(examples=examples, num_groups=num_groups)
+        if self._algorithm.diagnostics is None:
+            raise SpecError("this algorithm has no bank that clients share and mix to diagnose")
+        ids = self._known(clients)
+        anew = bool(self._anew[ids[0]])
+        if np.any(self._anew[ids] != anew):
+            raise SpecError("clients: those that train and those that never do are asked apart")
+        devices = self._mesh.size
+        empty = -len(ids) % devices
+        ids = np.append(ids, np.full(empty, self._dataset.num_clients)).astype(np.int32)
+        group = np.append(np.asarray(groups), np.zeros(empty)).astype(np.int32)
+        settings = (split, examples, num_groups, anew)
+        if settings not in self._asking:
+            self._asking[settings] = self._compile_asking(*settings)
+        trained = held = None
+        if self._feed is not None:
+            trained, held = self._feed("train", ids), self._feed(split, ids)
+        state = self._with_rows(self._ready(state), None if anew else ids)
+        ids_there, group_there = replicate((ids, group), self._mesh)
+        told = self._asking[settings](state, self._data, ids_there, group_there, trained, held)
+        variances = jax.tree.map(np.asarray, told.pop("variances"))
+        return {**self._of_clients(ids, told), "variances": variances}
 
     def client(self, state: SimulationState, client_id: int) -> PyTree:
         """A client's state, personalized where need be."""
@@ -214,6 +263,28 @@ class Evaluator:
 
         # Every process sees the whole report.
         return jax.jit(self._prepare(block), out_shardings=replicated(self._mesh))
+
+    def _compile_asking(
+        self, split: str, examples: int, num_groups: int, anew: bool
+    ) -> Callable[..., Any]:
+        ask = make_diagnose(
+            self._algorithm,
+            self._row_of[anew],
+            self._mesh,
+            split=split,
+            sizes={name: self._dataset.splits[name].max_size for name in ("train", split)},
+            examples=examples,
+            groups=num_groups,
+            by_place=self._row_bytes is not None,
+        )
+        fed = self._feed is not None
+
+        def all_of_them(state, data, ids, group, trained, held):
+            if not fed:
+                trained, held = holdings(data, "train", ids), holdings(data, split, ids)
+            return ask(state, data, ids, group, trained, held, fed)
+
+        return jax.jit(self._prepare(all_of_them), out_shardings=replicated(self._mesh))
 
     def _batch_of(self, split: str) -> int:
         """Examples a step, so that the largest client's steps are alike in size."""

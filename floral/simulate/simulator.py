@@ -62,6 +62,11 @@ class Simulator(NamedTuple):
       evaluate: ``(state, split="test", clients=None) -> {"client": [n], metric: [n], ...}``, each
         client's own model on its own data; clients that keep nothing, and unseen ones,
         personalize first, where there is anything to find.
+      diagnose: ``(state, clients [n], groups [n], *, num_groups, split="train", examples=16) ->
+        {"client": [n], "examples": [n], "loss": [n], "loss_alone": [n, C], "variances":
+        Variances}``: the losses of clients' own models and of each adaptor alone on so many of
+        their examples, and how the gradients of their training examples vary over the clients
+        and within groups of them. For algorithms with ``diagnostics``.
       client: ``(state, client id) -> client state``, personalized where need be.
       predict: ``(state, client id, x [B, ...]) -> outputs`` of that client's own model.
       export: ``(state, client id) -> params`` of that model as one plain params tree.
@@ -80,6 +85,7 @@ class Simulator(NamedTuple):
     round: Callable[[SimulationState], tuple[SimulationState, dict[str, Array]]]
     rounds: Callable[[SimulationState, int], tuple[SimulationState, dict[str, Array]]]
     evaluate: Callable[..., dict[str, Any]]
+    diagnose: Callable[..., dict[str, Any]]
     client: Callable[[SimulationState, int], PyTree]
     predict: Callable[[SimulationState, int, Any], Any]
     export: Callable[[SimulationState, int], Params]
@@ -265,6 +271,7 @@ def make_simulator(
         trainer.round,
         trainer.rounds,
         evaluator.evaluate,
+        evaluator.diagnose,
         evaluator.client,
         evaluator.predict,
         evaluator.export,

@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from floral.errors import ConfigError
-from floral.experiment.history import CHOICES, best_validated, last_bin, last_round
+from floral.experiment.history import (
+    CHOICES,
+    best_validated,
+    last_bin,
+    last_round,
+    mismatch_decay,
+)
 
 
 def lines(rounds, every=1, value=float):
@@ -104,3 +110,30 @@ def test_what_was_never_validated_has_no_best(run):
 def test_a_run_that_was_never_evaluated_is_named(choose):
     with pytest.raises(ConfigError, match="recorded 1 rounds and not one evaluation"):
         choose([{"round": 1}])
+
+
+def mismatched(points):
+    """A run of which each evaluation, after so many rounds, has such a mismatch."""
+    return [
+        {"round": taken, "evaluation": {"mixture": {"mismatch": value}}} for taken, value in points
+    ]
+
+
+@given(st.floats(-1, 3), st.floats(0.01, 2), st.integers(3, 30), st.integers(1, 50))
+def test_the_decay_of_a_power_law_is_its_power(power, first, count, every):
+    rounds = range(every, every * (count + 1), every)
+    found = mismatch_decay(mismatched((t, first * t ** (-power / 2)) for t in rounds))
+    assert found == pytest.approx(power, abs=1e-6)
+
+
+def test_mixtures_that_stay_as_they_are_do_not_decay():
+    assert mismatch_decay(mismatched((t, 0.7) for t in range(1, 9))) == pytest.approx(0, abs=1e-9)
+
+
+def test_three_evaluations_with_a_mismatch_make_a_decay():
+    points = [(1, 1.0), (2, 0.5), (4, 0.25)]
+    assert mismatch_decay(mismatched(points)) == pytest.approx(2)
+    with_others = [*mismatched(points), *mismatched([(8, 0.0), (16, None)]), {"round": 17}]
+    assert mismatch_decay(with_others) == pytest.approx(2)
+    assert mismatch_decay(mismatched(points[:2])) is None
+    assert mismatch_decay(lines(10)) is None
