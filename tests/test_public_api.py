@@ -40,8 +40,8 @@ PUBLIC = {
     "floral.mixtures": """
         DiscriminantsState Grouping Mixing Refresh aggregation_mismatch aggregation_weights
         agreement cluster_scores discriminants effective_adaptors effective_clients entropy
-        exponential_weights known matching per_layer responsibilities shares_of sharpness softmax top_k
-        traits_check
+        exponential_weights known matching per_layer responsibilities shares_of sharpness softmax
+        top_k traits_check
     """,
     "floral.models": "Model cnn from_equinox from_function from_linen from_nnx linear mlp resnet "
     "vit",
