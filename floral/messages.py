@@ -63,10 +63,12 @@ class Reduced(NamedTuple):
     Attributes:
       update: the clients' updates made one; zero where there is no evidence.
       weight: Σ_k weight_k, the same prefix: who moved, and by how much evidence.
+      told: ``{name: number}``, what the reducer tells of the reduction itself; None if nothing.
     """
 
     update: PyTree
     weight: PyTree
+    told: dict[str, Array] | None = None
 
 
 def evidence(weight: Array) -> Array:

@@ -13,8 +13,9 @@ PUBLIC = {
         uplink
     """,
     "floral.adaptors": """
-        AdaptedModel Adaptor Bank Op Plan PlanRow Rule Weights adapt adapted add_adaptors additive
-        bank_parameters concatenate conv cosines embedding format_table init_bank likeness low_rank
+        AdaptedModel Adaptor Bank Factored Op Plan PlanRow Product Rule Weights adapt adapted
+        add_adaptors additive bank_parameters best_pair best_pair_of_sum concatenate conv cosines
+        embedding factor_pairs format_table init_bank likeness low_rank
         make_plan merge permute plan_table precondition remove_adaptors select truncate weights_at
     """,
     "floral.algorithms": """
@@ -49,7 +50,8 @@ PUBLIC = {
         Costs Execution Personalization Sampler SimulationState Simulator Variances execution fixed
         full make_simulator sample_batch scheduled
     """,
-    "floral.uplink": "Fold Reducer Uplink clip uplink weighted_mean",
+    "floral.uplink": "Fold Reducer Uplink clip factor_mean product_mean residual_mean uplink "
+    "weighted_mean",
 }
 NAMES = [(module, name) for module, names in PUBLIC.items() for name in names.split()]
 

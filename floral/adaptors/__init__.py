@@ -18,20 +18,23 @@ from floral.adaptors.bank import (
     truncate,
     weights_at,
 )
-from floral.adaptors.base import Adaptor, Bank, Op, Plan, Rule, Weights
+from floral.adaptors.base import Adaptor, Bank, Factored, Op, Plan, Product, Rule, Weights
 from floral.adaptors.conv import conv
 from floral.adaptors.low_rank import embedding, low_rank
 from floral.adaptors.plan import PlanRow, format_table, make_plan, plan_table
 from floral.adaptors.precondition import precondition
+from floral.adaptors.product import best_pair, best_pair_of_sum, factor_pairs
 from floral.adaptors.similarity import cosines, likeness
 
 __all__ = [
     "AdaptedModel",
     "Adaptor",
     "Bank",
+    "Factored",
     "Op",
     "Plan",
     "PlanRow",
+    "Product",
     "Rule",
     "Weights",
     "adapt",
@@ -39,10 +42,13 @@ __all__ = [
     "add_adaptors",
     "additive",
     "bank_parameters",
+    "best_pair",
+    "best_pair_of_sum",
     "concatenate",
     "conv",
     "cosines",
     "embedding",
+    "factor_pairs",
     "format_table",
     "init_bank",
     "likeness",

@@ -11,7 +11,7 @@ import jax
 
 from floral.typing import Array, Key, PyTree
 
-__all__ = ["Adaptor", "Bank", "Op", "Plan", "Rule", "Weights"]
+__all__ = ["Adaptor", "Bank", "Factored", "Op", "Plan", "Product", "Rule", "Weights"]
 
 Weights: TypeAlias = Array | Mapping[str, Array]
 """A mixture ``[C]`` for the whole network, or ``{path prefix: [C]}`` for one per layer."""
@@ -39,6 +39,24 @@ class Op(NamedTuple):
     precision: Any = None
 
 
+class Product(NamedTuple):
+    """How a pair of factors is a product of two matrices, ``scale · leftᵀ right``.
+
+    Attributes:
+      matrices: ``(trained) -> (left [R, rows], right [R, columns])`` of one adaptor.
+      pair: ``(left, right, like) -> trained`` with these matrices; ``like`` has the shapes and
+        dtypes of one adaptor's factors.
+      leaf: ``(matrix [rows, columns], like) -> array`` of the leaf's shape, times the scale:
+        ``leaf(leftᵀ right, trained) = delta(trained)``.
+      scale: of the delta.
+    """
+
+    matrices: Callable[[dict[str, Array]], tuple[Array, Array]]
+    pair: Callable[[Array, Array, PyTree], dict[str, Array]]
+    leaf: Callable[[Array, PyTree], Array]
+    scale: float
+
+
 class Adaptor(NamedTuple):
     """How one leaf may change.
 
@@ -60,6 +78,7 @@ class Adaptor(NamedTuple):
         ``rank`` (possibly traced) set to zero, the shapes kept; None where there is no rank.
       mix: ``(trained [C, ...], weights [C]) -> trained`` of the one adaptor whose delta is
         ``Σ_c w_c · delta_c``, such as a pair of C·R directions; None where there is none.
+      product: how the factors are a product of two matrices; None where they are not a pair.
     """
 
     init: Callable[[Key, jax.ShapeDtypeStruct], tuple[dict[str, Array], PyTree]]
@@ -73,6 +92,7 @@ class Adaptor(NamedTuple):
     rank: Callable[[jax.ShapeDtypeStruct], int] | None = None
     truncate: Callable[[dict[str, Array], Any], dict[str, Array]] | None = None
     mix: Callable[[dict[str, Array], Array], dict[str, Array]] | None = None
+    product: Product | None = None
 
 
 class Rule(NamedTuple):
@@ -109,3 +129,20 @@ class Bank(NamedTuple):
 
     trained: dict[str, dict[str, Array]]
     fixed: dict[str, PyTree]
+
+
+class Factored(NamedTuple):
+    """The factor pairs that a server averages over clients, as who averages them must know them.
+
+    Attributes:
+      pairs: the adaptors whose factors all reach the server, more than one of each, by path.
+      base: the paths of the base that reach the server.
+      values: ``(server) -> {"bank": {path: {factor: [C, ...]}}, ...}``, what updates are changes
+        of.
+      plain: whether the server takes averages as they are; False under a server optimizer.
+    """
+
+    pairs: dict[str, Adaptor]
+    base: frozenset[str]
+    values: Callable[[Any], dict[str, Any]]
+    plain: bool

@@ -25,6 +25,7 @@ from jax import lax
 from floral import check
 from floral.adaptors.base import Adaptor, Op
 from floral.adaptors.low_rank import INITS, draw_pair
+from floral.adaptors.product import interleaved, matrix_product
 from floral.adaptors.rank import keep_first, rank_rule, scaled, side_by_side
 from floral.errors import SpecError
 from floral.typing import Array
@@ -122,6 +123,7 @@ def conv(
         rank=rank_of,
         truncate=truncate,
         mix=mix,
+        product=matrix_product({"a": -1, "b": -2}, interleaved, alpha),
     )
 
 

@@ -19,6 +19,7 @@ from jax import lax
 
 from floral import check
 from floral.adaptors.base import Adaptor, Op
+from floral.adaptors.product import matrix_product
 from floral.adaptors.rank import RankRule, keep_first, rank_rule, scaled, side_by_side
 from floral.errors import SpecError
 from floral.typing import Array, Key
@@ -235,7 +236,12 @@ def _matrix_pair(
         rank=rank_of,
         truncate=truncate,
         mix=mix,
+        product=matrix_product(axes, _as_one, alpha),
     )
+
+
+def _as_one(matrix: Array, into: tuple[int, ...], out: tuple[int, ...]) -> Array:
+    return matrix.reshape(*into, *out)
 
 
 def _multiply(op: Op, a: Array, b: Array, scale: Array) -> Array:

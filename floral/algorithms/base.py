@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from floral.adaptors import Factored
 from floral.data import Batches
 from floral.messages import Context, Download, Reduced, Upload
 from floral.typing import Array, Batch, Key, Params, PyTree
@@ -60,6 +61,8 @@ class FederatedAlgorithm(NamedTuple):
         state; None if nothing.
       diagnostics: what it may ask of some clients; None without a bank that clients share, or
         without mixtures.
+      factored: which factor pairs the server averages, for reducers that average products; None
+        for an algorithm without any.
     """
 
     init: Callable[[Key, Params, PyTree], Any]
@@ -76,3 +79,4 @@ class FederatedAlgorithm(NamedTuple):
     check_traits: Callable[[Any], None] | None = None
     report: Callable[[Any], dict[str, Array]] | None = None
     diagnostics: Diagnostics | None = None
+    factored: Factored | None = None

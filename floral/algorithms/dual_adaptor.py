@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from floral import check, tree
-from floral.adaptors import AdaptedModel, Bank, init_bank, merge
+from floral.adaptors import AdaptedModel, Bank, Factored, factor_pairs, init_bank, merge
 from floral.algorithms.base import Download, FederatedAlgorithm, Upload
 from floral.algorithms.local import LocalSolver, solve
 from floral.algorithms.parts import by_part
@@ -70,6 +70,13 @@ def dual_adaptor(
         raise SpecError("dual_adaptor needs at least one adapted leaf; the plan's rules adapt none")
     if own_learning_rate is not None:
         check.non_negative(own_learning_rate=own_learning_rate)
+    bank_struct = jax.eval_shape(lambda: init_bank(jax.random.key(0), plan, 1)).trained
+    factored = Factored(
+        pairs=factor_pairs(plan, bank_struct),
+        base=frozenset(),
+        values=lambda server: {"bank": server.bank},
+        plain=server_optimizer is None,
+    )
     server_optimizer = optax.sgd(1.0) if server_optimizer is None else server_optimizer
     apply = model.apply_training([])
     own_optimizer = local.optimizer(own_learning_rate)
@@ -150,6 +157,7 @@ def dual_adaptor(
         export=lambda server, client: merge(
             server.base, bank_of(server, client), jnp.ones(2), plan
         ),
+        factored=factored,
     )
 
 

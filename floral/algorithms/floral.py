@@ -19,6 +19,8 @@ from floral import check, tree
 from floral.adaptors import (
     AdaptedModel,
     Bank,
+    Factored,
+    factor_pairs,
     init_bank,
     likeness,
     merge,
@@ -133,6 +135,8 @@ def floral(
     trains_shared = any(jax.tree.leaves(parts.shared))  # else nothing the server holds may move
     no_mixture = jax.tree.map(lambda _: None, mixture_struct)  # the server has none of its own
     server_shared = {**parts.shared, "mixture": no_mixture}
+    averaged, _ = tree.split(structs, parts.shared)
+    plain = server_optimizer is None
     server_optimizer = optax.sgd(1.0) if server_optimizer is None else server_optimizer
     rates = {"base": None, "bank": bank_learning_rate, "mixture": mixture_learning_rate}
     given = {f"{part}_learning_rate": rate for part, rate in rates.items() if rate is not None}
@@ -287,7 +291,7 @@ def floral(
         shared, rest = tree.split(server_values(server), server_shared)
         base, base_state = shared["base"], server.base_optimizer
         bank, bank_state = shared["bank"], server.bank_optimizer
-        update, weight = reduced
+        update, weight = reduced.update, reduced.weight
         if "base" in update:
             base, base_state = guarded_step(
                 server_optimizer, base, base_state, update["base"], weight["base"]
@@ -375,6 +379,12 @@ def floral(
         check_traits=traits_check(mixing, num_adaptors),
         report=report,
         diagnostics=Diagnostics(losses_beside, gradients),
+        factored=Factored(
+            pairs=factor_pairs(plan, averaged["bank"]),
+            base=frozenset(tree.paths(averaged["base"])),
+            values=server_values,
+            plain=plain,
+        ),
     )
 
 

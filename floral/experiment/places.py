@@ -129,7 +129,10 @@ LOCAL = Area(
     "local", _local, extra=lambda: (import_module("floral.experiment.wiring").local_training,)
 )
 TRANSFORM = Area("transform", _from("floral.uplink", "clip"))
-REDUCER = Area("reducer", _from("floral.uplink", "weighted_mean"))
+REDUCER = Area(
+    "reducer",
+    _from("floral.uplink", "weighted_mean", "factor_mean", "product_mean", "residual_mean"),
+)
 UPLINK = Section("uplink", _one("floral.uplink", "uplink"))
 COHORT = Area("cohort", _from("floral.simulate", "fixed", "full"))
 EXECUTION = Section("execution", _one("floral.simulate", "execution"))

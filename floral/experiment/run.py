@@ -122,6 +122,8 @@ class _Loop:
         taken = self.taken + count
         if self._due(taken, self.experiment.evaluation.every):
             numbers, table = assess(self.experiment, self.state)
+            if told_last := _told_by_reducer(sums, count - 1):
+                numbers["mixture"] = numbers.get("mixture", {}) | told_last
             self.state = keep_best(self.state, told(lambda: score(numbers)))
             new[-1]["evaluation"] = numbers
             record.write_clients(self.folder, taken, table)
@@ -205,6 +207,11 @@ class _Loop:
         }
         record.write_json(self.folder / "summary.json", summary)
         return record.read_json(self.folder / "summary.json")
+
+
+def _told_by_reducer(sums: Mapping[str, np.ndarray], index: int) -> dict[str, float]:
+    of_clients = ("loss_sum", "examples", "cohort")
+    return {name: float(values[index]) for name, values in sums.items() if name not in of_clients}
 
 
 def _train_line(taken: int, sums: Mapping[str, np.ndarray], index: int) -> dict[str, Any]:

@@ -90,8 +90,9 @@ def make_round(
 
     Returns:
       ``(state, data, cohort=None) -> (state, metrics)``, metrics the summed ``loss_sum``,
-      ``examples`` and ``cohort`` (clients that took part). A cohort is given where its examples
-      or rows come from the host; otherwise it is drawn and looked up in the data.
+      ``examples`` and ``cohort`` (clients that took part), and what the reducer tells. A cohort is
+      given where its examples or rows come from the host; otherwise it is drawn and looked up in
+      the data.
     """
 
     def walk_share(state, data, cohort, cohort_size):
@@ -160,10 +161,13 @@ def make_round(
         reduce_state = state.uplink["reduce"]
         if uplink.reduce.fold is None:
             reduced, reduce_state = uplink.reduce.reduce(
-                *walked.sent, reduce_state, key=stream(state.key, "reduce", state.round)
+                *walked.sent,
+                reduce_state,
+                key=stream(state.key, "reduce", state.round),
+                server=state.server,
             )
         else:
-            reduced = uplink.reduce.fold.finish(walked.sums)
+            reduced = uplink.reduce.fold.finish(walked.sums, state.server)
         update, server_state = uplink.server.update(
             reduced.update,
             state.uplink["server"],
@@ -182,6 +186,7 @@ def make_round(
             table=walked.rows if by_place else scatter_rows(state.table, ids, walked.rows),
             uplink={"reduce": reduce_state, "server": server_state},
         )
-        return next_state, {**walked.metrics, "cohort": jnp.sum(active)}
+        told = reduced.told or {}
+        return next_state, {**walked.metrics, **told, "cohort": jnp.sum(active)}
 
     return round_function

@@ -54,9 +54,9 @@ class Simulator(NamedTuple):
 
     Attributes:
       init: ``(key, params=None) -> SimulationState``; params replace the model's own start.
-      round: ``(state) -> (state, metrics)``, compiled; metrics are sums and counts. Where clients'
-        rows live on the host they are written in place: the state that is given is then of no more
-        use, and refused.
+      round: ``(state) -> (state, metrics)``, compiled; metrics are sums and counts, and what the
+        reducer tells. Where clients' rows live on the host they are written in place: the state
+        that is given is then of no more use, and refused.
       rounds: ``(state, count) -> (state, metrics [count])``: so many rounds in one compiled call;
         one by one where data or rows live on the host.
       evaluate: ``(state, split="test", clients=None) -> {"client": [n], metric: [n], ...}``, each
@@ -154,6 +154,8 @@ def make_simulator(
     cohort = full() if cohort is None else cohort
     batching = Batching(batch_size=32) if batching is None else batching
     uplink = make_uplink() if uplink is None else uplink
+    if uplink.reduce.fit is not None:
+        uplink = uplink._replace(reduce=uplink.reduce.fit(algorithm.factored))
     execution = Execution() if execution is None else execution
     if personalization is None:
         personalization = Personalization(Batching(batching.batch_size, steps=20))

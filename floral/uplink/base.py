@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import optax
 
+from floral.adaptors import Factored
 from floral.messages import Reduced
 from floral.typing import PyTree
 
@@ -21,12 +22,12 @@ class Fold(NamedTuple):
     Attributes:
       zero: ``(update, weight) -> sums``, from one client's update and weight (arrays or structs).
       add: ``(sums, updates [k, ...], weights [k, ...]) -> sums``.
-      finish: ``(sums) -> Reduced``.
+      finish: ``(sums, server=None) -> Reduced``; the server's state is that before the round.
     """
 
     zero: Callable[[PyTree, PyTree], Any]
     add: Callable[[Any, PyTree, PyTree], Any]
-    finish: Callable[[Any], Reduced]
+    finish: Callable[..., Reduced]
 
 
 class Reducer(NamedTuple):
@@ -34,13 +35,18 @@ class Reducer(NamedTuple):
 
     Attributes:
       init: ``(update struct) -> state``.
-      reduce: ``(updates [K, ...], weights [K, ...], state, *, key=None) -> (Reduced, state)``.
+      reduce: ``(updates [K, ...], weights [K, ...], state, *, key=None, server=None) -> (Reduced,
+        state)``.
       fold: the streaming form, where there is one; the state is then never used.
+      fit: ``(Factored or None) -> Reducer`` for an algorithm's factor pairs, without which this one
+        reduces nothing; raises SpecError for an algorithm that it does not fit. None where a
+        reducer takes any update.
     """
 
     init: Callable[[PyTree], PyTree]
     reduce: Callable[..., tuple[Reduced, PyTree]]
     fold: Fold | None = None
+    fit: Callable[[Factored | None], "Reducer"] | None = None
 
 
 class Uplink(NamedTuple):

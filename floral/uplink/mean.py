@@ -49,7 +49,7 @@ def weighted_mean() -> Reducer:
             jax.tree.map(lambda total, new: total + jnp.sum(new, axis=0), weight, weights),
         )
 
-    def finish(sums):
+    def finish(sums, server=None):
         totals, weight = sums
 
         def divide(weight, total):
@@ -60,7 +60,7 @@ def weighted_mean() -> Reducer:
 
         return Reduced(prefix_map(divide, weight, totals), weight)
 
-    def reduce(updates, weights, state, *, key=None):
+    def reduce(updates, weights, state, *, key=None, server=None):
         first = jax.tree.map(lambda leaf: leaf[0], (updates, weights))
         return finish(add(zero(*first), updates, weights)), state
 

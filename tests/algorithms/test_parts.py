@@ -244,8 +244,8 @@ def test_adaptors_are_averaged_by_the_mixtures_that_clients_end_with(build, simu
     reducer = weighted_mean()
     seen = []
 
-    def fold_finish(sums):
-        reduced = reducer.fold.finish(sums)
+    def fold_finish(sums, server):
+        reduced = reducer.fold.finish(sums, server)
         jax.debug.callback(lambda weight: seen.append(np.asarray(weight)), reduced.weight["bank"])
         return reduced
 

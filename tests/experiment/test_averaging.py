@@ -1,0 +1,41 @@
+"""Reducers of factors in a config's run."""
+
+import json
+
+import pytest
+
+import floral
+from floral.errors import ConfigError, FloralError
+
+
+def evaluations(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line["evaluation"] for line in lines if "evaluation" in line]
+
+
+@pytest.mark.parametrize("kind", ["factor_mean", "product_mean", "residual_mean"])
+def test_evaluations_tell_the_gap_of_the_round_before(config, tmp_path, kind):
+    uplink = {"reduce": {"kind": kind}}
+    folder = floral.run(config(rounds=4, uplink=uplink), out=tmp_path).folder
+    gaps = [numbers["mixture"]["averaging_gap"] for numbers in evaluations(folder)]
+    assert len(gaps) == 2
+    assert all(0 < gap < 1 for gap in gaps)
+    assert "agreement" in evaluations(folder)[0]["mixture"]
+
+
+def test_a_mean_of_factors_alone_tells_no_gap(config, tmp_path):
+    folder = floral.run(config(rounds=2), out=tmp_path).folder
+    assert "averaging_gap" not in evaluations(folder)[0]["mixture"]
+
+
+def test_a_method_of_a_comparison_without_factors_is_named(config, tmp_path):
+    compare = {"plain": {"algorithm": {"kind": "fedavg"}}}
+    given = config(uplink={"reduce": {"kind": "product_mean"}}, compare=compare)
+    with pytest.raises(FloralError, match=r"compare.plain: uplink.reduce: product_mean averages"):
+        floral.run(given, out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_misspelt_reducer_is_told_the_nearest(config, tmp_path):
+    with pytest.raises(ConfigError, match="product_mean"):
+        floral.run(config(uplink={"reduce": {"kind": "products_mean"}}), out=tmp_path)
