@@ -8,8 +8,8 @@ Source: Almansoori, Horváth, Takáč, "Collaborative and Efficient Personalizat
 Adaptors", 2024, Algorithm 1.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -25,55 +25,18 @@ from floral.adaptors import (
     likeness,
     merge,
     precondition,
-    weights_at,
 )
-from floral.algorithms.base import Diagnostics, Download, FederatedAlgorithm, Upload
-from floral.algorithms.evidence import one_by_one
-from floral.algorithms.finding import (
-    Finding,
-    finding_learnt,
-    finding_report,
-    finding_sent,
-    finding_start,
-    finding_told,
-    found_logits,
-)
-from floral.algorithms.local import LocalSolver, solve
-from floral.algorithms.parts import by_part, roles
-from floral.algorithms.server import guarded_step, init_stack, step_stack
-from floral.algorithms.stats import average_stats, stats_update
+from floral.algorithms.base import Diagnostics, FederatedAlgorithm
+from floral.algorithms.finding import finding_report
+from floral.algorithms.floral_client import client_side
+from floral.algorithms.floral_server import FloralServer, server_side
+from floral.algorithms.local import LocalSolver
+from floral.algorithms.parts import roles, true_paths
 from floral.errors import SpecError
-from floral.mixtures import Mixing, per_layer, shares_of, traits_check
-from floral.random import stream
-from floral.typing import Array, Loss, Params, PyTree
+from floral.mixtures import Mixing, per_layer, traits_check
+from floral.typing import Loss, PyTree
 
 __all__ = ["FloralServer", "floral"]
-
-
-class FloralServer(NamedTuple):
-    """What the server of FLoRAL remembers.
-
-    Attributes:
-      base: the params all clients share.
-      bank: ``{path: {factor: [C, ...]}}``.
-      fixed: frozen factors of the bank.
-      stats: the model's statistics.
-      active: [C] bool, the adaptors in use.
-      round: int32, the rounds taken.
-      finding: what clients find their mixtures by.
-      base_optimizer: the server optimizer's state of the trained base.
-      bank_optimizer: ``{path: state [C, ...]}``, one an adaptor.
-    """
-
-    base: Params
-    bank: dict[str, dict[str, Array]]
-    fixed: dict[str, PyTree]
-    stats: PyTree
-    active: Array
-    round: Array
-    finding: Finding
-    base_optimizer: PyTree
-    bank_optimizer: dict[str, PyTree]
 
 
 def floral(
@@ -132,198 +95,40 @@ def floral(
         "mixture": mixture_struct,
     }
     parts = roles(structs, train, (*private, "mixture"))
-    trains_shared = any(jax.tree.leaves(parts.shared))  # else nothing the server holds may move
-    no_mixture = jax.tree.map(lambda _: None, mixture_struct)  # the server has none of its own
-    server_shared = {**parts.shared, "mixture": no_mixture}
     averaged, _ = tree.split(structs, parts.shared)
-    plain = server_optimizer is None
-    server_optimizer = optax.sgd(1.0) if server_optimizer is None else server_optimizer
     rates = {"base": None, "bank": bank_learning_rate, "mixture": mixture_learning_rate}
     given = {f"{part}_learning_rate": rate for part, rate in rates.items() if rate is not None}
     check.non_negative(**given)
     preconditioner = (
         None if precondition_epsilon is None else precondition(plan, epsilon=precondition_epsilon)
     )
-
-    def stats_of(received):
-        return (received.fresh if trains_shared else received.cached)["stats"]
-
-    def server_values(server):
-        return {"base": server.base, "bank": server.bank, "mixture": no_mixture}
-
-    def new_row(key, values, traits):
-        logits = mixing.init(stream(key, "mixture"), num_adaptors, traits)
-        return tree.split({**values, "mixture": logits}, parts.private)[0]
-
-    def train_leaves(key, values, mask, received, batches, context):
-        """Local training of the leaves of ``values`` where the mask is True."""
-        trained, frozen = tree.split(values, mask)
-        apply = model.apply_training(_moving(mask["base"]))
-        fixed, active = received.cached["fixed"], received.fresh["active"]
-
-        def objective(trained, stats, batch, step_key):
-            full = tree.combine(trained, frozen)
-            weights = mixing.weights(
-                full["mixture"],
-                active=active,
-                round=context.round,
-                train=True,
-                key=stream(step_key, "mixture"),
-            )
-            outputs, stats = apply(
-                full["base"],
-                stats,
-                Bank(full["bank"], fixed),
-                weights,
-                batch,
-                key=stream(step_key, "model"),
-                train=True,
-            )
-            return loss(outputs, batch), stats
-
-        optimizer = by_part(
-            {part: local.optimizer(rate) for part, rate in rates.items()},
-            preconditioner=preconditioner,
-            frozen=frozen,
-        )
-        trained, stats, metrics = solve(
-            objective, trained, stats_of(received), batches, key, optimizer=optimizer
-        )
-        return tree.combine(trained, frozen), stats, metrics
-
-    own = jax.tree.map(lambda moves, stays: moves and stays, parts.trained, parts.private)
-
-    def values_of(row, received):
-        return tree.combine(row, received.fresh["values"], received.cached["values"])
-
-    def looked(row, received, batches, context, *, always=False):
-        """The row, its logits as its examples or each adaptor's losses have them, where due."""
-        values, active = values_of(row, received), received.fresh["active"]
-
-        def losses_of(weights, batch):
-            bank = Bank(values["bank"], received.cached["fixed"])
-            outputs, _ = model.apply(values["base"], stats_of(received), bank, weights, batch)
-            return loss(outputs, batch)
-
-        logits = found_logits(
-            mixing,
-            received,
-            row["mixture"],
-            one_by_one(losses_of, num_adaptors),
-            batches,
-            active=active,
-            round=context.round,
-            always=always,
-        )
-        return {**row, "mixture": logits}
-
-    def refit(key, received, row, batches, context):
-        """The client's own leaves, found with everything it shares frozen."""
-        row = looked(row, received, batches, context, always=True)
-        if not any(jax.tree.leaves(own)):
-            return row
-        values = values_of(row, received)
-        values, _, _ = train_leaves(key, values, own, received, batches, context)
-        return tree.split(values, parts.private)[0]
-
-    def found_anew(key, received, batches, context):
-        """A stateless client's row: from zero logits to its own, on the batches at hand."""
-        values = tree.combine(received.fresh["values"], received.cached["values"])
-        row = new_row(key, values, context.traits)
-        return refit(stream(key, "refit"), received, row, batches, context)
-
-    def init(key, params, stats):
-        bank = init_bank(stream(key, "bank"), plan, num_adaptors)
-        shared, _ = tree.split(
-            {"base": params, "bank": bank.trained, "mixture": no_mixture}, server_shared
-        )
-        return FloralServer(
-            base=params,
-            bank=bank.trained,
-            fixed=bank.fixed,
-            stats=stats,
-            active=jnp.ones((num_adaptors,), bool),
-            round=jnp.zeros((), jnp.int32),
-            finding=finding_start(mixing, key, model.batch, num_adaptors),
-            base_optimizer=server_optimizer.init(shared["base"]),
-            bank_optimizer=init_stack(server_optimizer, shared["bank"]),
-        )
+    at_server = server_side(
+        model,
+        mixing,
+        parts,
+        optax.sgd(1.0) if server_optimizer is None else server_optimizer,
+        num_adaptors=num_adaptors,
+    )
+    at_client = client_side(
+        model,
+        loss,
+        local,
+        mixing,
+        parts,
+        num_adaptors=num_adaptors,
+        stateful=stateful,
+        rates=rates,
+        preconditioner=preconditioner,
+    )
 
     def client_init(key, server, traits):
-        return new_row(key, server_values(server), traits) if stateful else ()
-
-    def download(server, context):
-        fresh, cached = tree.split(server_values(server), server_shared)
-        stats = {"stats": server.stats}
-        finding, found_once = finding_sent(mixing, server.finding)
-        now = {"values": fresh, "active": server.active, "finding": finding}
-        once = {"values": cached, "fixed": server.fixed, "finding": found_once}
-        if trains_shared:
-            return Download(fresh={**now, **stats}, cached=once)
-        return Download(fresh=now, cached={**once, **stats})
-
-    def client_update(key, received, client, batches, context):
-        if stateful:
-            row = looked(client, received, batches, context)
-        else:
-            row = found_anew(key, received, batches, context)
-        start = values_of(row, received)
-        end, stats, metrics = train_leaves(
-            stream(key, "train"), start, parts.trained, received, batches, context
-        )
-        moved, _ = tree.split(tree.subtract(start, end), parts.shared)
-        shares = shares_of(
-            mixing, end["mixture"], active=received.fresh["active"], round=context.round
-        )
-        count = context.num_examples
-        update = {part: moved[part] for part in ("base", "bank") if jax.tree.leaves(moved[part])}
-        update |= stats_update(stats_of(received), stats) if trains_shared else {}
-        weight = dict.fromkeys(update, count)
-        told = finding_told(mixing, received, batches, context.round)
-        update |= told
-        weight |= dict.fromkeys(told, jnp.ones(()))
-        if "bank" in update:
-            weight["bank"] = _adaptor_weights(shares, count, update["bank"])
-        kept = tree.split(end, parts.private)[0] if stateful else ()
-        return Upload(update, weight), kept, metrics
-
-    def aggregate(server, reduced, context):
-        shared, rest = tree.split(server_values(server), server_shared)
-        base, base_state = shared["base"], server.base_optimizer
-        bank, bank_state = shared["bank"], server.bank_optimizer
-        update, weight = reduced.update, reduced.weight
-        if "base" in update:
-            base, base_state = guarded_step(
-                server_optimizer, base, base_state, update["base"], weight["base"]
-            )
-        if "bank" in update:
-            bank, bank_state = step_stack(
-                server_optimizer, bank, bank_state, update["bank"], weight["bank"]
-            )
-        finding, active = finding_learnt(
-            mixing,
-            server.finding,
-            reduced,
-            server.active,
-            context.round,
-            examples=weight.get("bank"),
-        )
-        return server._replace(
-            base=tree.combine(base, rest["base"]),
-            bank=tree.combine(bank, rest["bank"]),
-            stats=average_stats(server.stats, reduced),
-            round=server.round + 1,
-            finding=finding,
-            active=active,
-            base_optimizer=base_state,
-            bank_optimizer=bank_state,
-        )
+        return at_client.new_row(key, at_server.values(server), traits) if stateful else ()
 
     def personalize(key, server, client, batches, context):
-        received = download(server, context)
+        received = at_server.download(server, context)
         if not stateful:
-            return found_anew(key, received, batches, context)
-        return refit(key, received, client, batches, context)
+            return at_client.found_anew(key, received, batches, context)
+        return at_client.refit(key, received, client, batches, context)
 
     def mixture(server, client):
         return mixing.weights(client["mixture"], active=server.active, round=server.round)
@@ -333,7 +138,7 @@ def floral(
         return {"adaptor_cosine": alike, **finding_report(mixing, server.finding, num_adaptors)}
 
     def own_model(server, client):
-        values = tree.combine(client, server_values(server))
+        values = tree.combine(client, at_server.values(server))
         return values["base"], Bank(values["bank"], server.fixed), mixture(server, client)
 
     def predict(server, client, batch):
@@ -349,9 +154,9 @@ def floral(
         return losses_of(own), jax.vmap(losses_of)(jnp.eye(num_adaptors))
 
     def gradients(server, client, batch):
-        averaged, rest = tree.split(tree.combine(client, server_values(server)), parts.shared)
+        averaged, rest = tree.split(tree.combine(client, at_server.values(server)), parts.shared)
         weights = mixture(server, client)
-        apply = model.apply_training(_moving(parts.shared["base"]))
+        apply = model.apply_training(true_paths(parts.shared["base"]))
 
         def mean_loss(averaged):
             full = tree.combine(averaged, rest)
@@ -367,11 +172,11 @@ def floral(
         return {"base": found["base"], "bank": bank}
 
     return FederatedAlgorithm(
-        init=init,
+        init=at_server.init,
         client_init=client_init,
-        download=download,
-        client_update=client_update,
-        aggregate=aggregate,
+        download=at_server.download,
+        client_update=at_client.update,
+        aggregate=at_server.aggregate,
         personalize=personalize,
         predict=predict,
         export=lambda server, client: merge(*own_model(server, client), plan),
@@ -382,19 +187,7 @@ def floral(
         factored=Factored(
             pairs=factor_pairs(plan, averaged["bank"]),
             base=frozenset(tree.paths(averaged["base"])),
-            values=server_values,
-            plain=plain,
+            values=at_server.values,
+            plain=server_optimizer is None,
         ),
     )
-
-
-def _moving(mask: PyTree) -> list[str]:
-    """The paths where a mask is True."""
-    return [path for path, moves in tree.paths(mask).items() if moves]
-
-
-def _adaptor_weights(shares: PyTree, count: Array, bank: Mapping[str, PyTree]) -> PyTree:
-    """``n_k π^k_c``: [C], or ``{path: [C]}`` where each layer has its own mixture."""
-    if not isinstance(shares, Mapping):
-        return count * shares
-    return {path: count * weights_at(shares, path) for path in bank}

@@ -16,7 +16,7 @@ from floral import check, tree
 from floral.errors import SpecError
 from floral.typing import PyTree
 
-__all__ = ["Parts", "by_part", "roles"]
+__all__ = ["Parts", "by_part", "roles", "true_paths"]
 
 
 class Parts(NamedTuple):
@@ -56,6 +56,11 @@ def roles(values: PyTree, train: Sequence[str], private: Sequence[str]) -> Parts
     kept = tree.matching(values, private)
     shared = jax.tree.map(lambda moves, stays: moves and not stays, trained, kept)
     return Parts(trained, kept, shared)
+
+
+def true_paths(mask: PyTree) -> list[str]:
+    """The paths where a mask is True."""
+    return [path for path, marked in tree.paths(mask).items() if marked]
 
 
 def by_part(

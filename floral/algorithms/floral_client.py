@@ -1,0 +1,184 @@
+"""FLoRAL's client: it finds its mixture, and trains what is its own and what is everyone's."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from floral import tree
+from floral.adaptors import AdaptedModel, Bank, weights_at
+from floral.algorithms.base import Upload
+from floral.algorithms.evidence import one_by_one
+from floral.algorithms.finding import finding_told, found_logits
+from floral.algorithms.local import LocalSolver, solve
+from floral.algorithms.parts import Parts, by_part, true_paths
+from floral.algorithms.stats import stats_update
+from floral.mixtures import Mixing, shares_of
+from floral.random import stream
+from floral.typing import Array, Loss, PyTree
+
+__all__ = ["ClientSide", "client_side"]
+
+
+class ClientSide(NamedTuple):
+    """What a client does.
+
+    Attributes:
+      new_row: ``(key, values, traits) -> row``, a first one.
+      update: ``client_update`` of `FederatedAlgorithm`.
+      refit: ``(key, received, row, batches, context) -> row``: its own leaves, found with all that
+        it shares frozen.
+      found_anew: ``(key, received, batches, context) -> row`` of one that kept nothing.
+    """
+
+    new_row: Callable[..., PyTree]
+    update: Callable[..., tuple[Upload, PyTree, dict[str, Array]]]
+    refit: Callable[..., PyTree]
+    found_anew: Callable[..., PyTree]
+
+
+def client_side(
+    model: AdaptedModel,
+    loss: Loss,
+    local: LocalSolver,
+    mixing: Mixing,
+    parts: Parts,
+    *,
+    num_adaptors: int,
+    stateful: bool,
+    rates: Mapping[str, float | None],
+    preconditioner: optax.GradientTransformation | None,
+) -> ClientSide:
+    """A client of C adaptors.
+
+    Args:
+      model: a model and the plan of its adaptors.
+      loss: per-example loss.
+      local: how it trains.
+      mixing: how logits become weights, and how they are found.
+      parts: the roles of ``{"base": ..., "bank": ..., "mixture": ...}``.
+      num_adaptors: C.
+      stateful: whether it keeps its row.
+      rates: learning rates by part; None is the solver's own.
+      preconditioner: of the bank's gradients.
+    """
+    trains_shared = any(jax.tree.leaves(parts.shared))
+    own = jax.tree.map(lambda moves, stays: moves and stays, parts.trained, parts.private)
+
+    def stats_of(received):
+        return (received.fresh if trains_shared else received.cached)["stats"]
+
+    def values_of(row, received):
+        return tree.combine(row, received.fresh["values"], received.cached["values"])
+
+    def new_row(key, values, traits):
+        logits = mixing.init(stream(key, "mixture"), num_adaptors, traits)
+        return tree.split({**values, "mixture": logits}, parts.private)[0]
+
+    def train_leaves(key, values, mask, received, batches, context):
+        """Local training of the leaves of ``values`` where the mask is True."""
+        trained, frozen = tree.split(values, mask)
+        apply = model.apply_training(true_paths(mask["base"]))
+        fixed, active = received.cached["fixed"], received.fresh["active"]
+
+        def objective(trained, stats, batch, step_key):
+            full = tree.combine(trained, frozen)
+            weights = mixing.weights(
+                full["mixture"],
+                active=active,
+                round=context.round,
+                train=True,
+                key=stream(step_key, "mixture"),
+            )
+            outputs, stats = apply(
+                full["base"],
+                stats,
+                Bank(full["bank"], fixed),
+                weights,
+                batch,
+                key=stream(step_key, "model"),
+                train=True,
+            )
+            return loss(outputs, batch), stats
+
+        optimizer = by_part(
+            {part: local.optimizer(rate) for part, rate in rates.items()},
+            preconditioner=preconditioner,
+            frozen=frozen,
+        )
+        trained, stats, metrics = solve(
+            objective, trained, stats_of(received), batches, key, optimizer=optimizer
+        )
+        return tree.combine(trained, frozen), stats, metrics
+
+    def looked(row, received, batches, context, *, always=False):
+        """The row, its logits as its examples or each adaptor's losses have them, where due."""
+        values, active = values_of(row, received), received.fresh["active"]
+
+        def losses_of(weights, batch):
+            bank = Bank(values["bank"], received.cached["fixed"])
+            outputs, _ = model.apply(values["base"], stats_of(received), bank, weights, batch)
+            return loss(outputs, batch)
+
+        logits = found_logits(
+            mixing,
+            received,
+            row["mixture"],
+            one_by_one(losses_of, num_adaptors),
+            batches,
+            active=active,
+            round=context.round,
+            always=always,
+        )
+        return {**row, "mixture": logits}
+
+    def refit(key, received, row, batches, context):
+        """The client's own leaves, found with everything it shares frozen."""
+        row = looked(row, received, batches, context, always=True)
+        if not any(jax.tree.leaves(own)):
+            return row
+        values = values_of(row, received)
+        values, _, _ = train_leaves(key, values, own, received, batches, context)
+        return tree.split(values, parts.private)[0]
+
+    def found_anew(key, received, batches, context):
+        """A stateless client's row: from zero logits to its own, on the batches at hand."""
+        values = tree.combine(received.fresh["values"], received.cached["values"])
+        row = new_row(key, values, context.traits)
+        return refit(stream(key, "refit"), received, row, batches, context)
+
+    def update(key, received, client, batches, context):
+        if stateful:
+            row = looked(client, received, batches, context)
+        else:
+            row = found_anew(key, received, batches, context)
+        start = values_of(row, received)
+        end, stats, metrics = train_leaves(
+            stream(key, "train"), start, parts.trained, received, batches, context
+        )
+        moved, _ = tree.split(tree.subtract(start, end), parts.shared)
+        shares = shares_of(
+            mixing, end["mixture"], active=received.fresh["active"], round=context.round
+        )
+        count = context.num_examples
+        sent = {part: moved[part] for part in ("base", "bank") if jax.tree.leaves(moved[part])}
+        sent |= stats_update(stats_of(received), stats) if trains_shared else {}
+        weight = dict.fromkeys(sent, count)
+        told = finding_told(mixing, received, batches, context.round)
+        sent |= told
+        weight |= dict.fromkeys(told, jnp.ones(()))
+        if "bank" in sent:
+            weight["bank"] = _adaptor_weights(shares, count, sent["bank"])
+        kept = tree.split(end, parts.private)[0] if stateful else ()
+        return Upload(sent, weight), kept, metrics
+
+    return ClientSide(new_row, update, refit, found_anew)
+
+
+def _adaptor_weights(shares: PyTree, count: Array, bank: Mapping[str, PyTree]) -> PyTree:
+    """``n_k π^k_c``: [C], or ``{path: [C]}`` where each layer has its own mixture."""
+    if not isinstance(shares, Mapping):
+        return count * shares
+    return {path: count * weights_at(shares, path) for path in bank}

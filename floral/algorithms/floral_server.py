@@ -1,0 +1,148 @@
+"""FLoRAL's server: what it remembers, what it sends, and what a round makes of it."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from floral import tree
+from floral.adaptors import AdaptedModel, init_bank
+from floral.algorithms.base import Download
+from floral.algorithms.finding import Finding, finding_learnt, finding_sent, finding_start
+from floral.algorithms.parts import Parts
+from floral.algorithms.server import guarded_step, init_stack, step_stack
+from floral.algorithms.stats import average_stats
+from floral.mixtures import Mixing
+from floral.random import stream
+from floral.typing import Array, Params, PyTree
+
+__all__ = ["FloralServer", "ServerSide", "server_side"]
+
+
+class FloralServer(NamedTuple):
+    """What the server of FLoRAL remembers.
+
+    Attributes:
+      base: the params all clients share.
+      bank: ``{path: {factor: [C, ...]}}``.
+      fixed: frozen factors of the bank.
+      stats: the model's statistics.
+      active: [C] bool, the adaptors in use.
+      round: int32, the rounds taken.
+      finding: what clients find their mixtures by.
+      base_optimizer: the server optimizer's state of the trained base.
+      bank_optimizer: ``{path: state [C, ...]}``, one an adaptor.
+    """
+
+    base: Params
+    bank: dict[str, dict[str, Array]]
+    fixed: dict[str, PyTree]
+    stats: PyTree
+    active: Array
+    round: Array
+    finding: Finding
+    base_optimizer: PyTree
+    bank_optimizer: dict[str, PyTree]
+
+
+class ServerSide(NamedTuple):
+    """What the server does.
+
+    Attributes:
+      init, download, aggregate: as in `FederatedAlgorithm`.
+      values: ``(server) -> {"base": params, "bank": {path: factors}, "mixture": None}``.
+    """
+
+    init: Callable[..., FloralServer]
+    download: Callable[..., Download]
+    aggregate: Callable[..., FloralServer]
+    values: Callable[[FloralServer], dict[str, PyTree]]
+
+
+def server_side(
+    model: AdaptedModel,
+    mixing: Mixing,
+    parts: Parts,
+    optimizer: optax.GradientTransformation,
+    *,
+    num_adaptors: int,
+) -> ServerSide:
+    """The server of C adaptors.
+
+    Args:
+      model: a model and the plan of its adaptors.
+      mixing: how clients find their mixtures.
+      parts: the roles of ``{"base": ..., "bank": ..., "mixture": ...}``.
+      optimizer: takes the mean updates as gradients.
+      num_adaptors: C.
+    """
+    # The server has no mixture of its own.
+    no_mixture = jax.tree.map(lambda _: None, parts.shared["mixture"])
+    shared_parts = {**parts.shared, "mixture": no_mixture}
+    trains_shared = any(jax.tree.leaves(parts.shared))  # else nothing that it holds may move
+
+    def values(server):
+        return {"base": server.base, "bank": server.bank, "mixture": no_mixture}
+
+    def init(key, params, stats):
+        bank = init_bank(stream(key, "bank"), model.plan, num_adaptors)
+        shared, _ = tree.split(
+            {"base": params, "bank": bank.trained, "mixture": no_mixture}, shared_parts
+        )
+        return FloralServer(
+            base=params,
+            bank=bank.trained,
+            fixed=bank.fixed,
+            stats=stats,
+            active=jnp.ones((num_adaptors,), bool),
+            round=jnp.zeros((), jnp.int32),
+            finding=finding_start(mixing, key, model.batch, num_adaptors),
+            base_optimizer=optimizer.init(shared["base"]),
+            bank_optimizer=init_stack(optimizer, shared["bank"]),
+        )
+
+    def download(server, context):
+        fresh, cached = tree.split(values(server), shared_parts)
+        stats = {"stats": server.stats}
+        finding, found_once = finding_sent(mixing, server.finding)
+        now = {"values": fresh, "active": server.active, "finding": finding}
+        once = {"values": cached, "fixed": server.fixed, "finding": found_once}
+        if trains_shared:
+            return Download(fresh={**now, **stats}, cached=once)
+        return Download(fresh=now, cached={**once, **stats})
+
+    def aggregate(server, reduced, context):
+        shared, rest = tree.split(values(server), shared_parts)
+        base, base_state = shared["base"], server.base_optimizer
+        bank, bank_state = shared["bank"], server.bank_optimizer
+        update, weight = reduced.update, reduced.weight
+        if "base" in update:
+            base, base_state = guarded_step(
+                optimizer, base, base_state, update["base"], weight["base"]
+            )
+        if "bank" in update:
+            bank, bank_state = step_stack(
+                optimizer, bank, bank_state, update["bank"], weight["bank"]
+            )
+        finding, active = finding_learnt(
+            mixing,
+            server.finding,
+            reduced,
+            server.active,
+            context.round,
+            examples=weight.get("bank"),
+        )
+        return server._replace(
+            base=tree.combine(base, rest["base"]),
+            bank=tree.combine(bank, rest["bank"]),
+            stats=average_stats(server.stats, reduced),
+            round=server.round + 1,
+            finding=finding,
+            active=active,
+            base_optimizer=base_state,
+            bank_optimizer=bank_state,
+        )
+
+    return ServerSide(init, download, aggregate, values)
