@@ -57,6 +57,7 @@ class AdaptedModel(NamedTuple):
       plan: which leaf has which adaptor.
       params: structs of the model's params.
       batch: structs of the batch that it was made with.
+      stats: structs of the model's statistics; ``()`` if there are none.
     """
 
     apply: AdaptedApply
@@ -65,6 +66,7 @@ class AdaptedModel(NamedTuple):
     plan: Plan
     params: Params
     batch: Batch
+    stats: PyTree = ()
 
 
 def adapt(model: Model, rules: Sequence[Rule], batch: Batch) -> AdaptedModel:
@@ -189,6 +191,7 @@ def adapted(
         plan=plan,
         params=structs,
         batch=batch,
+        stats=stats_structs,
     )
 
 

@@ -32,6 +32,7 @@ from floral.algorithms.floral_client import client_side
 from floral.algorithms.floral_server import FloralServer, server_side
 from floral.algorithms.local import LocalSolver
 from floral.algorithms.parts import roles, true_paths
+from floral.algorithms.stats import own_stats
 from floral.errors import SpecError
 from floral.mixtures import Mixing, per_layer, traits_check
 from floral.typing import Loss, PyTree
@@ -66,7 +67,8 @@ def floral(
         to follow losses alone, leave the mixture out of ``train``.
       num_adaptors: C, the adaptors in the bank.
       train: what is trained: base, bank, mixture, or path globs such as "bank/**/b".
-      private: what stays in the client's row, as path globs; the mixture always does.
+      private: what stays in the client's row, as path globs; the mixture always does, and the
+        model's statistics do with ``"stats"``: each client's batch norm then knows its own data.
       stateful: whether clients keep their rows between rounds; a stateless client starts from
         zero logits, finds its mixture on the round's batches with the rest frozen, then trains.
       mixture_per: one mixture for the whole network, or one for every adapted layer.
@@ -94,7 +96,9 @@ def floral(
         "bank": jax.eval_shape(lambda: init_bank(jax.random.key(0), plan, num_adaptors)).trained,
         "mixture": mixture_struct,
     }
-    parts = roles(structs, train, (*private, "mixture"))
+    beside = {"stats": model.stats} if jax.tree.leaves(model.stats) else {}
+    parts = roles(structs, train, (*private, "mixture"), beside=beside)
+    stats = own_stats(parts.beside.get("stats", ()))
     averaged, _ = tree.split(structs, parts.shared)
     rates = {"base": None, "bank": bank_learning_rate, "mixture": mixture_learning_rate}
     given = {f"{part}_learning_rate": rate for part, rate in rates.items() if rate is not None}
@@ -106,6 +110,7 @@ def floral(
         model,
         mixing,
         parts,
+        stats,
         optax.sgd(1.0) if server_optimizer is None else server_optimizer,
         num_adaptors=num_adaptors,
     )
@@ -115,6 +120,7 @@ def floral(
         local,
         mixing,
         parts,
+        stats,
         num_adaptors=num_adaptors,
         stateful=stateful,
         rates=rates,
@@ -122,7 +128,9 @@ def floral(
     )
 
     def client_init(key, server, traits):
-        return at_client.new_row(key, at_server.values(server), traits) if stateful else ()
+        if not stateful:
+            return ()
+        return at_client.new_row(key, at_server.values(server), server.stats, traits)
 
     def personalize(key, server, client, batches, context):
         received = at_server.download(server, context)
@@ -137,31 +145,36 @@ def floral(
         alike = likeness(Bank(server.bank, server.fixed), plan, server.active)
         return {"adaptor_cosine": alike, **finding_report(mixing, server.finding, num_adaptors)}
 
+    def whole_values(server, client):
+        kept = {part: client[part] for part in structs}
+        return tree.combine(kept, at_server.values(server))
+
     def own_model(server, client):
-        values = tree.combine(client, at_server.values(server))
+        values = whole_values(server, client)
         return values["base"], Bank(values["bank"], server.fixed), mixture(server, client)
 
     def predict(server, client, batch):
         base, bank, weights = own_model(server, client)
-        return model.apply(base, server.stats, bank, weights, batch)[0]
+        return model.apply(base, stats.whole(client, server.stats), bank, weights, batch)[0]
 
     def losses_beside(server, client, batch):
         base, bank, own = own_model(server, client)
+        all_stats = stats.whole(client, server.stats)
 
         def losses_of(weights):
-            return loss(model.apply(base, server.stats, bank, weights, batch)[0], batch)
+            return loss(model.apply(base, all_stats, bank, weights, batch)[0], batch)
 
         return losses_of(own), jax.vmap(losses_of)(jnp.eye(num_adaptors))
 
     def gradients(server, client, batch):
-        averaged, rest = tree.split(tree.combine(client, at_server.values(server)), parts.shared)
-        weights = mixture(server, client)
+        averaged, rest = tree.split(whole_values(server, client), parts.shared)
+        weights, all_stats = mixture(server, client), stats.whole(client, server.stats)
         apply = model.apply_training(true_paths(parts.shared["base"]))
 
         def mean_loss(averaged):
             full = tree.combine(averaged, rest)
             bank = Bank(full["bank"], server.fixed)
-            losses = loss(apply(full["base"], server.stats, bank, weights, batch)[0], batch)
+            losses = loss(apply(full["base"], all_stats, bank, weights, batch)[0], batch)
             live = jnp.maximum(jnp.sum(batch["mask"]), 1)
             return jnp.sum(jnp.where(batch["mask"], losses, 0.0)) / live
 

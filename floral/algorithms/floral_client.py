@@ -14,7 +14,7 @@ from floral.algorithms.evidence import one_by_one
 from floral.algorithms.finding import finding_told, found_logits
 from floral.algorithms.local import LocalSolver, solve
 from floral.algorithms.parts import Parts, by_part, true_paths
-from floral.algorithms.stats import stats_update
+from floral.algorithms.stats import OwnStats, stats_update
 from floral.mixtures import Mixing, shares_of
 from floral.random import stream
 from floral.typing import Array, Loss, PyTree
@@ -26,7 +26,7 @@ class ClientSide(NamedTuple):
     """What a client does.
 
     Attributes:
-      new_row: ``(key, values, traits) -> row``, a first one.
+      new_row: ``(key, values, stats, traits) -> row``, a first one.
       update: ``client_update`` of `FederatedAlgorithm`.
       refit: ``(key, received, row, batches, context) -> row``: its own leaves, found with all that
         it shares frozen.
@@ -45,6 +45,7 @@ def client_side(
     local: LocalSolver,
     mixing: Mixing,
     parts: Parts,
+    stats: OwnStats,
     *,
     num_adaptors: int,
     stateful: bool,
@@ -59,6 +60,7 @@ def client_side(
       local: how it trains.
       mixing: how logits become weights, and how they are found.
       parts: the roles of ``{"base": ..., "bank": ..., "mixture": ...}``.
+      stats: which statistics are its own.
       num_adaptors: C.
       stateful: whether it keeps its row.
       rates: learning rates by part; None is the solver's own.
@@ -67,23 +69,24 @@ def client_side(
     trains_shared = any(jax.tree.leaves(parts.shared))
     own = jax.tree.map(lambda moves, stays: moves and stays, parts.trained, parts.private)
 
-    def stats_of(received):
+    def shared_stats(received):
         return (received.fresh if trains_shared else received.cached)["stats"]
 
     def values_of(row, received):
-        return tree.combine(row, received.fresh["values"], received.cached["values"])
+        kept = {part: row[part] for part in parts.private}
+        return tree.combine(kept, received.fresh["values"], received.cached["values"])
 
-    def new_row(key, values, traits):
+    def new_row(key, values, all_stats, traits):
         logits = mixing.init(stream(key, "mixture"), num_adaptors, traits)
-        return tree.split({**values, "mixture": logits}, parts.private)[0]
+        return stats.into(tree.split({**values, "mixture": logits}, parts.private)[0], all_stats)
 
-    def train_leaves(key, values, mask, received, batches, context):
+    def train_leaves(key, values, start_stats, mask, received, batches, context):
         """Local training of the leaves of ``values`` where the mask is True."""
         trained, frozen = tree.split(values, mask)
         apply = model.apply_training(true_paths(mask["base"]))
         fixed, active = received.cached["fixed"], received.fresh["active"]
 
-        def objective(trained, stats, batch, step_key):
+        def objective(trained, now_stats, batch, step_key):
             full = tree.combine(trained, frozen)
             weights = mixing.weights(
                 full["mixture"],
@@ -92,34 +95,35 @@ def client_side(
                 train=True,
                 key=stream(step_key, "mixture"),
             )
-            outputs, stats = apply(
+            outputs, now_stats = apply(
                 full["base"],
-                stats,
+                now_stats,
                 Bank(full["bank"], fixed),
                 weights,
                 batch,
                 key=stream(step_key, "model"),
                 train=True,
             )
-            return loss(outputs, batch), stats
+            return loss(outputs, batch), now_stats
 
         optimizer = by_part(
             {part: local.optimizer(rate) for part, rate in rates.items()},
             preconditioner=preconditioner,
             frozen=frozen,
         )
-        trained, stats, metrics = solve(
-            objective, trained, stats_of(received), batches, key, optimizer=optimizer
+        trained, end_stats, metrics = solve(
+            objective, trained, start_stats, batches, key, optimizer=optimizer
         )
-        return tree.combine(trained, frozen), stats, metrics
+        return tree.combine(trained, frozen), end_stats, metrics
 
     def looked(row, received, batches, context, *, always=False):
         """The row, its logits as its examples or each adaptor's losses have them, where due."""
         values, active = values_of(row, received), received.fresh["active"]
+        all_stats = stats.whole(row, shared_stats(received))
 
         def losses_of(weights, batch):
             bank = Bank(values["bank"], received.cached["fixed"])
-            outputs, _ = model.apply(values["base"], stats_of(received), bank, weights, batch)
+            outputs, _ = model.apply(values["base"], all_stats, bank, weights, batch)
             return loss(outputs, batch)
 
         logits = found_logits(
@@ -137,16 +141,19 @@ def client_side(
     def refit(key, received, row, batches, context):
         """The client's own leaves, found with everything it shares frozen."""
         row = looked(row, received, batches, context, always=True)
-        if not any(jax.tree.leaves(own)):
+        if not any(jax.tree.leaves(own)) and not stats.kept:
             return row
-        values = values_of(row, received)
-        values, _, _ = train_leaves(key, values, own, received, batches, context)
-        return tree.split(values, parts.private)[0]
+        values, before = values_of(row, received), stats.whole(row, shared_stats(received))
+        values, after, _ = train_leaves(key, values, before, own, received, batches, context)
+        return stats.into(tree.split(values, parts.private)[0], after)
 
     def found_anew(key, received, batches, context):
         """A stateless client's row: from zero logits to its own, on the batches at hand."""
         values = tree.combine(received.fresh["values"], received.cached["values"])
-        row = new_row(key, values, context.traits)
+        all_stats = shared_stats(received)
+        if stats.kept:
+            all_stats = tree.combine(all_stats, received.cached["own_stats"])
+        row = new_row(key, values, all_stats, context.traits)
         return refit(stream(key, "refit"), received, row, batches, context)
 
     def update(key, received, client, batches, context):
@@ -154,9 +161,15 @@ def client_side(
             row = looked(client, received, batches, context)
         else:
             row = found_anew(key, received, batches, context)
-        start = values_of(row, received)
-        end, stats, metrics = train_leaves(
-            stream(key, "train"), start, parts.trained, received, batches, context
+        start, before = values_of(row, received), shared_stats(received)
+        end, after, metrics = train_leaves(
+            stream(key, "train"),
+            start,
+            stats.whole(row, before),
+            parts.trained,
+            received,
+            batches,
+            context,
         )
         moved, _ = tree.split(tree.subtract(start, end), parts.shared)
         shares = shares_of(
@@ -164,14 +177,14 @@ def client_side(
         )
         count = context.num_examples
         sent = {part: moved[part] for part in ("base", "bank") if jax.tree.leaves(moved[part])}
-        sent |= stats_update(stats_of(received), stats) if trains_shared else {}
+        sent |= stats_update(before, stats.split(after)[1]) if trains_shared else {}
         weight = dict.fromkeys(sent, count)
         told = finding_told(mixing, received, batches, context.round)
         sent |= told
         weight |= dict.fromkeys(told, jnp.ones(()))
         if "bank" in sent:
             weight["bank"] = _adaptor_weights(shares, count, sent["bank"])
-        kept = tree.split(end, parts.private)[0] if stateful else ()
+        kept = stats.into(tree.split(end, parts.private)[0], after) if stateful else ()
         return Upload(sent, weight), kept, metrics
 
     return ClientSide(new_row, update, refit, found_anew)

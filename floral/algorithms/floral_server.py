@@ -13,7 +13,7 @@ from floral.algorithms.base import Download
 from floral.algorithms.finding import Finding, finding_learnt, finding_sent, finding_start
 from floral.algorithms.parts import Parts
 from floral.algorithms.server import guarded_step, init_stack, step_stack
-from floral.algorithms.stats import average_stats
+from floral.algorithms.stats import OwnStats, average_stats
 from floral.mixtures import Mixing
 from floral.random import stream
 from floral.typing import Array, Params, PyTree
@@ -65,6 +65,7 @@ def server_side(
     model: AdaptedModel,
     mixing: Mixing,
     parts: Parts,
+    stats: OwnStats,
     optimizer: optax.GradientTransformation,
     *,
     num_adaptors: int,
@@ -75,6 +76,7 @@ def server_side(
       model: a model and the plan of its adaptors.
       mixing: how clients find their mixtures.
       parts: the roles of ``{"base": ..., "bank": ..., "mixture": ...}``.
+      stats: which statistics are the clients' own; of these the server keeps the first ones.
       optimizer: takes the mean updates as gradients.
       num_adaptors: C.
     """
@@ -86,7 +88,7 @@ def server_side(
     def values(server):
         return {"base": server.base, "bank": server.bank, "mixture": no_mixture}
 
-    def init(key, params, stats):
+    def init(key, params, first_stats):
         bank = init_bank(stream(key, "bank"), model.plan, num_adaptors)
         shared, _ = tree.split(
             {"base": params, "bank": bank.trained, "mixture": no_mixture}, shared_parts
@@ -95,7 +97,7 @@ def server_side(
             base=params,
             bank=bank.trained,
             fixed=bank.fixed,
-            stats=stats,
+            stats=first_stats,
             active=jnp.ones((num_adaptors,), bool),
             round=jnp.zeros((), jnp.int32),
             finding=finding_start(mixing, key, model.batch, num_adaptors),
@@ -105,13 +107,15 @@ def server_side(
 
     def download(server, context):
         fresh, cached = tree.split(values(server), shared_parts)
-        stats = {"stats": server.stats}
+        own, shared = stats.split(server.stats)
         finding, found_once = finding_sent(mixing, server.finding)
         now = {"values": fresh, "active": server.active, "finding": finding}
         once = {"values": cached, "fixed": server.fixed, "finding": found_once}
+        if stats.kept:
+            once["own_stats"] = own
         if trains_shared:
-            return Download(fresh={**now, **stats}, cached=once)
-        return Download(fresh=now, cached={**once, **stats})
+            return Download(fresh={**now, "stats": shared}, cached=once)
+        return Download(fresh=now, cached={**once, "stats": shared})
 
     def aggregate(server, reduced, context):
         shared, rest = tree.split(values(server), shared_parts)
@@ -137,7 +141,7 @@ def server_side(
         return server._replace(
             base=tree.combine(base, rest["base"]),
             bank=tree.combine(bank, rest["bank"]),
-            stats=average_stats(server.stats, reduced),
+            stats=tree.combine(average_stats(stats.split(server.stats)[1], reduced), server.stats),
             round=server.round + 1,
             finding=finding,
             active=active,

@@ -26,36 +26,46 @@ class Parts(NamedTuple):
       trained: leaves that local training moves.
       private: leaves that live in the client's row, trained or not.
       shared: leaves that are trained and uploaded.
+      beside: of the parts beside the values, the leaves that live in the client's row.
     """
 
     trained: PyTree
     private: PyTree
     shared: PyTree
+    beside: dict[str, PyTree]
 
 
-def roles(values: PyTree, train: Sequence[str], private: Sequence[str]) -> Parts:
+def roles(
+    values: dict[str, PyTree],
+    train: Sequence[str],
+    private: Sequence[str],
+    *,
+    beside: Mapping[str, PyTree] | None = None,
+) -> Parts:
     """The role of every leaf.
 
     Args:
       values: arrays or structs under the names of the parts.
       train: globs of what is trained, such as ``base`` or ``bank/**/b``.
       private: globs of what stays with the client.
+      beside: further parts that may stay with the client, but are never trained: statistics.
 
     Raises:
       SpecError: for a glob that matches nothing; names the nearest path.
     """
-    known = [*values, *tree.paths(values)]
-    for name, globs in {"train": train, "private": private}.items():
+    beside = dict(beside or {})
+    for name, globs, parts in (("train", train, values), ("private", private, values | beside)):
+        known = [*parts, *tree.paths(parts)]
         for glob in globs:
-            if not any(jax.tree.leaves(tree.matching(values, [glob]))):
+            if not any(jax.tree.leaves(tree.matching(parts, [glob]))):
                 raise SpecError(
-                    f"{name}: {glob!r} matches none of the parts {', '.join(values)} nor a path "
+                    f"{name}: {glob!r} matches none of the parts {', '.join(parts)} nor a path "
                     f"below them{check.did_you_mean(glob, known)}"
                 )
     trained = tree.matching(values, train)
     kept = tree.matching(values, private)
     shared = jax.tree.map(lambda moves, stays: moves and not stays, trained, kept)
-    return Parts(trained, kept, shared)
+    return Parts(trained, kept, shared, tree.matching(beside, private))
 
 
 def true_paths(mask: PyTree) -> list[str]:

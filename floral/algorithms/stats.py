@@ -3,6 +3,9 @@
 Floats are averaged over clients; integer counters are never averaged and stay the server's.
 """
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
@@ -10,7 +13,41 @@ from floral import tree
 from floral.messages import Reduced, evidence
 from floral.typing import PyTree
 
-__all__ = ["average_stats", "stats_update"]
+__all__ = ["OwnStats", "average_stats", "own_stats", "stats_update"]
+
+
+class OwnStats(NamedTuple):
+    """Which of a model's statistics live in a client's row, under ``"stats"``.
+
+    Attributes:
+      kept: whether any do.
+      split: ``(stats) -> (the client's own, the shared ones)``.
+      whole: ``(row, shared) -> stats``.
+      into: ``(row, stats) -> row`` with its own of them, if it keeps any.
+    """
+
+    kept: bool
+    split: Callable[[PyTree], tuple[PyTree, PyTree]]
+    whole: Callable[[PyTree, PyTree], PyTree]
+    into: Callable[[PyTree, PyTree], PyTree]
+
+
+def own_stats(mask: PyTree) -> OwnStats:
+    """For Python booleans over the statistics, True where one is a client's own."""
+    kept = any(jax.tree.leaves(mask))
+    if not kept:
+        return OwnStats(
+            kept=False,
+            split=lambda stats: ((), stats),
+            whole=lambda row, shared: shared,
+            into=lambda row, stats: row,
+        )
+    return OwnStats(
+        kept=True,
+        split=lambda stats: tree.split(stats, mask),
+        whole=lambda row, shared: tree.combine(row["stats"], shared),
+        into=lambda row, stats: {**row, "stats": tree.split(stats, mask)[0]},
+    )
 
 
 def _averaged(stats: PyTree) -> PyTree:
