@@ -24,13 +24,13 @@ PUBLIC = {
         ifca local_adaptor local_solver partial pfedme scaffold solve
     """,
     "floral.data": """
-        Batches Batching FederatedDataset LazyArray Partition Partitioner Shift Source Split
-        SyntheticTask arrays as_batches batching blocks digits dirichlet distinct_examples federate
-        federated from_clients from_dataset from_flat from_npz gather generated huggingface idx iid
-        label_clusters label_shift load_partition locate mapped masked mnist natural noise none npz
-        num_steps permute
-        quantity_skew rotate save_mapped save_partition saved schedule shards show split_clients
-        synthetic_linear synthetic_mlp synthetic_population tfds
+        Augment Batches Batching FederatedDataset LazyArray Partition Partitioner Shift Source Split
+        SyntheticTask arrays as_batches batching blocks cifar digits dirichlet distinct_examples
+        federate federated flip_crop from_clients from_dataset from_flat from_npz gather generated
+        huggingface idx iid label_clusters label_shift load_partition locate mapped masked mnist
+        natural noise none npz num_steps permute quantity_skew rotate save_mapped save_partition
+        saved schedule shards show split_clients synthetic_linear synthetic_mlp synthetic_population
+        tfds
     """,
     "floral.errors": "ConfigError DataError FloralError PrivacyError SpecError",
     "floral.losses": "cross_entropy squared_error",
@@ -44,8 +44,8 @@ PUBLIC = {
         exponential_weights known matching per_layer responsibilities shares_of sharpness softmax
         top_k traits_check
     """,
-    "floral.models": "Model cnn from_equinox from_function from_linen from_nnx linear mlp resnet "
-    "vit",
+    "floral.models": "Model augmented cnn from_equinox from_function from_linen from_nnx linear "
+    "mlp resnet vgg vit",
     "floral.simulate": """
         Costs Execution Personalization Sampler SimulationState Simulator Variances execution fixed
         full make_simulator sample_batch scheduled

@@ -1,5 +1,6 @@
 """Data: where examples come from, how they are dealt to clients, how a cohort is batched."""
 
+from floral.data.augment import Augment, flip_crop
 from floral.data.batches import (
     Batching,
     batching,
@@ -9,6 +10,7 @@ from floral.data.batches import (
     schedule,
 )
 from floral.data.build import federate
+from floral.data.cifar import cifar
 from floral.data.clients import FederatedDataset, Split, federated, from_clients
 from floral.data.flat import from_flat
 from floral.data.generated import generated
@@ -35,6 +37,7 @@ from floral.data.sources import Source, arrays, digits, from_npz, npz
 from floral.data.synthetic import SyntheticTask, synthetic_linear, synthetic_mlp
 
 __all__ = [
+    "Augment",
     "Batches",
     "Batching",
     "FederatedDataset",
@@ -49,11 +52,13 @@ __all__ = [
     "as_batches",
     "batching",
     "blocks",
+    "cifar",
     "digits",
     "dirichlet",
     "distinct_examples",
     "federate",
     "federated",
+    "flip_crop",
     "from_clients",
     "from_dataset",
     "from_flat",

@@ -172,7 +172,7 @@ def _load(path: str, split: str, config: str | None) -> Any:
         if _unreachable(error):
             raise DataError(
                 f"no network: the hub's data set {path!r} is not on this machine; save it on a "
-                "connected one with save_to_disk and give the folder as path"
+                "connected one with save_to_disk and give that folder"
             ) from error
         raise DataError(f"datasets cannot read {path!r}, split {split!r}: {error}") from error
 

@@ -35,7 +35,9 @@ def none() -> Shift:
     return lambda dataset, rng: dataset
 
 
-def rotate(*, clusters: int = 4, sizes: Sequence[int] | None = None) -> Shift:
+def rotate(
+    *, clusters: int = 4, sizes: Sequence[int] | None = None, keep_turns: bool = False
+) -> Shift:
     """Images of cluster c turn counter-clockwise by c · 360/C degrees.
 
     Multiples of 90 degrees of square images move pixels and change none; other angles interpolate
@@ -44,6 +46,8 @@ def rotate(*, clusters: int = 4, sizes: Sequence[int] | None = None) -> Shift:
     Args:
       clusters: C, the number of clusters.
       sizes: [C], how many of every Σ sizes clients fall into each; None makes them even.
+      keep_turns: whether examples have a field ``"turns"``, the quarter turns that they took, for
+        an augmentation that minds which way an image stands; needs 1, 2 or 4 clusters.
 
     Example:
       >>> from floral.data.clients import from_clients
@@ -54,6 +58,8 @@ def rotate(*, clusters: int = 4, sizes: Sequence[int] | None = None) -> Shift:
       ([[1.0, 3.0], [0.0, 2.0]], [0, 1])
     """
     turns = _turns(clusters, sizes)
+    if keep_turns and 4 % clusters:
+        raise SpecError(f"rotate: keep_turns needs 1, 2 or 4 clusters, got {clusters}")
 
     def turn(x: np.ndarray, c: int) -> np.ndarray:
         if x.ndim not in (3, 4):
@@ -65,7 +71,8 @@ def rotate(*, clusters: int = 4, sizes: Sequence[int] | None = None) -> Shift:
         return ndimage.rotate(x, 360.0 * c / clusters, axes=(1, 2), reshape=False, order=1)
 
     def shift(dataset: FederatedDataset, rng: np.random.Generator) -> FederatedDataset:
-        return _by_cluster(dataset, turns, "x", turn)
+        turned = _by_cluster(dataset, turns, "x", turn)
+        return _with_turns(turned, 4 // clusters) if keep_turns else turned
 
     return shift
 
@@ -193,6 +200,16 @@ def _by_cluster(
                 values[members] = change(values[members], c)
         splits[name] = Split({**split.examples, field: values}, split.offsets)
     return _with_clusters(dataset._replace(splits=splits), turns)
+
+
+def _with_turns(dataset: FederatedDataset, each: int) -> FederatedDataset:
+    """The examples with ``"turns"``: ``each`` quarter turns a step from cluster to cluster."""
+    taken = each * dataset.traits["cluster"]
+    splits = {
+        name: Split({**split.examples, "turns": aligned_copy(taken[split.owners])}, split.offsets)
+        for name, split in dataset.splits.items()
+    }
+    return dataset._replace(splits=splits)
 
 
 def _with_clusters(dataset: FederatedDataset, turns: np.ndarray) -> FederatedDataset:

@@ -8,6 +8,7 @@ CPAL 2025, section 6 and its code: d = 10, r = 1, α = 2; W, u_c, b ~ N(0, 1/d),
 variances. Differs from the code: parameters and data come from named streams of one seed.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -95,6 +96,7 @@ def synthetic_mlp(
     rank: int = 1,
     alpha: float = 2.0,
     noise: float = 0.0,
+    standardize_hidden: bool = False,
     seed: int = 0,
 ) -> SyntheticTask:
     """Teacher networks: y = relu(x W_c + b) Φ with one output and Φ ~ N(0, 1/d) shared.
@@ -109,14 +111,22 @@ def synthetic_mlp(
       rank: r of what tells the clusters apart.
       alpha: the size of what tells the clusters apart.
       noise: standard deviation of the noise on the targets.
+      standardize_hidden: whether each hidden unit of a teacher has mean 0 and standard deviation 1,
+        as batch norm would have it.
       seed: of the parameters and the data, in separate streams.
+
+    Differs from the paper's code: there the moments of hidden units are those of each client's own
+    examples, here those of its cluster's x ~ N(0, I_d).
     """
     kernel, bias, head = _parameters(clusters, dimension, rank, alpha, seed)
+    mean, std = np.zeros((clusters, dimension)), np.ones((clusters, dimension))
+    if standardize_hidden:
+        mean, std = _moments_of_relu(bias, np.sqrt(np.sum(kernel**2, axis=1)))
     sizes = {"train": train, "validation": validation, "test": test}
 
     def truth(x: np.ndarray, cluster: int) -> np.ndarray:
-        hidden = np.asarray(x, np.float64) @ kernel[cluster] + bias
-        return np.maximum(hidden, 0.0) @ head
+        hidden = np.maximum(np.asarray(x, np.float64) @ kernel[cluster] + bias, 0.0)
+        return (hidden - mean[cluster]) / std[cluster] @ head
 
     dataset = _draw(truth, clients, clusters, sizes, dimension, noise, seed)
     return SyntheticTask(dataset, {"kernel": kernel, "bias": bias, "head": head}, truth)
@@ -135,6 +145,16 @@ def _parameters(
     left = scale * rng.standard_normal((clusters, dimension, rank))
     right = rank**-0.5 * rng.standard_normal((clusters, dimension, rank))
     return shared + alpha * left @ right.transpose(0, 2, 1), bias, head
+
+
+def _moments_of_relu(mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of max(h, 0) where h is normal with these."""
+    ratio = mean / std
+    density = np.exp(-(ratio**2) / 2) / math.sqrt(2 * math.pi)
+    below = np.vectorize(math.erf, otypes=[float])(ratio / math.sqrt(2)) / 2 + 0.5
+    first = mean * below + std * density
+    second = (mean**2 + std**2) * below + mean * std * density
+    return first, np.sqrt(second - first**2)
 
 
 def _draw(

@@ -18,7 +18,7 @@ from floral.experiment.signature import takes_wiring
 from floral.experiment.wiring import Checkpointing, Evaluation, LocalTraining
 from floral.metrics import accuracy, from_per_example
 from floral.mixtures import Mixing, softmax
-from floral.models import Model
+from floral.models import Model, augmented
 from floral.simulate import Execution, Simulator, make_simulator, sample_batch
 from floral.simulate.probe import Timings, untimed
 from floral.typing import Loss, PyTree
@@ -87,7 +87,10 @@ def build(
     shared = like if like is not None and _shares_data(like.config, config) else None
     dataset = build_dataset(config) if shared is None else shared.dataset
     loss_name, loss = _loss(config["loss"], dataset)
+    local: LocalTraining = SCHEMA.construct(places.LOCAL, config["local"])
     model = _model(config, dataset)
+    if local.augment is not None:
+        model = augmented(model, local.augment)
     batch = sample_batch(dataset)
     params, stats = jax.eval_shape(model.init, jax.random.key(0), batch)
     _check_outputs(model, params, stats, batch, loss, loss_name)
@@ -99,7 +102,6 @@ def build(
         ]
         plan = make_plan(rules, params)
         adapted_model = adapted(model, plan, batch, params=params, stats=stats)
-    local: LocalTraining = SCHEMA.construct(places.LOCAL, config["local"])
     wiring = {
         "model": model,
         "adapted": adapted_model,

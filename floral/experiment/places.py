@@ -59,6 +59,7 @@ SOURCE = Area(
         "from_npz",
         "idx",
         "mnist",
+        "cifar",
         "huggingface",
         "tfds",
         "synthetic_linear",
@@ -83,7 +84,7 @@ PARTITION = Area(
 )
 SHIFT = Area("shift", _from("floral.data", "none", "rotate", "label_shift", "permute", "noise"))
 DATA = Section("data", _one("floral.experiment.wiring", "population"))
-MODEL = Area("model", _from("floral.models", "mlp", "linear", "cnn", "resnet", "vit"))
+MODEL = Area("model", _from("floral.models", "mlp", "linear", "cnn", "vgg", "resnet", "vit"))
 ADAPTOR = Area(
     "adaptor", _adaptors, extra=lambda: (import_module("floral.experiment.wiring").rule,)
 )
@@ -125,6 +126,7 @@ ALGORITHM = Area(
 OPTIMIZER = Area(
     "optimizer", _from("floral.algorithms.optimizers", "sgd", "adam", "yogi", "adagrad")
 )
+AUGMENT = Area("augment", _from("floral.data", "flip_crop"))
 LOCAL = Area(
     "local", _local, extra=lambda: (import_module("floral.experiment.wiring").local_training,)
 )
@@ -150,6 +152,7 @@ _BY_TYPE: dict[str, Place] = {
     "Mixing": MIXING,
     "FederatedAlgorithm": ALGORITHM,
     "GradientTransformation": OPTIMIZER,
+    "Augment": AUGMENT,
     "LocalTraining": LOCAL,
     "GradientTransformationExtraArgs": TRANSFORM,
     "Reducer": REDUCER,

@@ -10,6 +10,7 @@ from floral import check
 from floral.adaptors import Adaptor, Rule
 from floral.algorithms import FederatedAlgorithm, LocalSolver
 from floral.data import (
+    Augment,
     Batching,
     FederatedDataset,
     Partitioner,
@@ -42,6 +43,7 @@ class LocalTraining(NamedTuple):
 
     solver: LocalSolver
     batching: Batching
+    augment: Augment | None = None
 
 
 class Evaluation(NamedTuple):
@@ -158,6 +160,7 @@ def local_training(
     epochs: int = 1,
     steps: int | None = None,
     shuffle: bool = True,
+    augment: Augment | None = None,
 ) -> LocalTraining:
     """Local training on a client's batches.
 
@@ -166,10 +169,10 @@ def local_training(
       epochs: passes over a client's examples in a round.
       steps: steps of every client in a round, instead of epochs.
       shuffle: a fresh order each epoch; otherwise the stored order.
+      augment: what training changes of a batch's inputs at each step; nothing if null.
     """
-    return LocalTraining(
-        solver, batching(batch_size=batch_size, epochs=epochs, steps=steps, shuffle=shuffle)
-    )
+    batches = batching(batch_size=batch_size, epochs=epochs, steps=steps, shuffle=shuffle)
+    return LocalTraining(solver, batches, augment)
 
 
 def evaluation(

@@ -1,13 +1,22 @@
 """Models: two pure functions over any params tree, and a small zoo."""
 
-from floral.models.base import Model, from_equinox, from_function, from_linen, from_nnx
+from floral.models.base import (
+    Model,
+    augmented,
+    from_equinox,
+    from_function,
+    from_linen,
+    from_nnx,
+)
 from floral.models.cnn import cnn
 from floral.models.mlp import linear, mlp
 from floral.models.resnet import resnet
+from floral.models.vgg import vgg
 from floral.models.vit import vit
 
 __all__ = [
     "Model",
+    "augmented",
     "cnn",
     "from_equinox",
     "from_function",
@@ -16,5 +25,6 @@ __all__ = [
     "linear",
     "mlp",
     "resnet",
+    "vgg",
     "vit",
 ]

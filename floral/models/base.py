@@ -10,9 +10,18 @@ from typing import Any, NamedTuple, Protocol
 import jax
 
 from floral.errors import SpecError
+from floral.random import stream
 from floral.typing import Batch, Key, Params, PyTree
 
-__all__ = ["Apply", "Model", "from_equinox", "from_function", "from_linen", "from_nnx"]
+__all__ = [
+    "Apply",
+    "Model",
+    "augmented",
+    "from_equinox",
+    "from_function",
+    "from_linen",
+    "from_nnx",
+]
 
 
 class Apply(Protocol):
@@ -43,6 +52,34 @@ class Model(NamedTuple):
     init: Callable[[Key, Batch], tuple[Params, PyTree]]
     apply: Apply
     features: Callable[[Params, PyTree, Batch], Any] | None = None
+
+
+def augmented(model: Model, augment: Callable[[Key, Batch], Batch]) -> Model:
+    """The model that sees augmented inputs in training, and the inputs themselves in evaluation.
+
+    Every algorithm trains a model with ``train=True`` and the step's own key, so that each step
+    draws anew, whoever walks the clients and in whatever order.
+
+    Args:
+      model: any model.
+      augment: ``(key, batch) -> batch``, as ``floral.data.flip_crop()``; the loss still sees
+        the batch as it was.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> double = from_function(lambda key, x: (), lambda params, x: 2 * x)
+      >>> noisy = augmented(double, lambda key, batch: {"x": batch["x"] + 1})
+      >>> batch, key = {"x": jnp.ones(1)}, jax.random.key(0)
+      >>> [noisy.apply((), (), batch, key=key, train=train)[0].item() for train in (True, False)]
+      [4.0, 2.0]
+    """
+
+    def apply(params, stats, batch, *, key=None, train=False):
+        if train and key is not None:
+            batch = augment(stream(key, "augment"), batch)
+        return model.apply(params, stats, batch, key=key, train=train)
+
+    return model._replace(apply=apply)
 
 
 def from_function(init: Callable[[Key, Any], Params], apply: Callable[[Params, Any], Any]) -> Model:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from floral import check
 from floral.errors import SpecError
 from floral.models.base import Model, from_linen
-from floral.models.images import as_images
+from floral.models.images import as_images, check_sides
 
 __all__ = ["cnn"]
 
@@ -27,7 +27,7 @@ class CNN(nn.Module):
     @nn.compact
     def __call__(self, x):
         x = as_images(x, "cnn")
-        _check_sides(x.shape[1], x.shape[2], self.kernels, self.pools, self.padding)
+        check_sides(x.shape[1:3], self.kernels, self.pools, padding=self.padding, model="cnn")
         for channels, kernel, pool in zip(self.channels, self.kernels, self.pools, strict=True):
             x = nn.relu(nn.Conv(channels, (kernel, kernel), padding=self.padding)(x))
             x = nn.max_pool(x, (pool, pool), strides=(pool, pool))
@@ -79,18 +79,3 @@ def cnn(
     return from_linen(
         CNN(tuple(channels), tuple(kernels), tuple(pools), padding, tuple(hidden), outputs)
     )
-
-
-def _check_sides(
-    height: int, width: int, kernels: Sequence[int], pools: Sequence[int], padding: str
-) -> None:
-    """Raises SpecError unless a pixel is left after the last pooling."""
-    least = 1
-    for kernel, pool in zip(reversed(kernels), reversed(pools), strict=True):
-        least = least * pool + (kernel - 1 if padding == "VALID" else 0)
-    if min(height, width) < least:
-        raise SpecError(
-            f"cnn: images of {height}×{width} pixels leave nothing after kernels of "
-            f"{list(kernels)} with padding {padding!r} and pools of {list(pools)}; they must be "
-            f"{least}×{least} at least, or kernels and pools smaller"
-        )

@@ -5,11 +5,12 @@ check runs, and never one of a round.
 """
 
 import math
+from collections.abc import Sequence
 
 from floral.errors import SpecError
 from floral.typing import Array
 
-__all__ = ["as_images", "check_divides", "check_patches"]
+__all__ = ["as_images", "check_divides", "check_patches", "check_sides"]
 
 
 def as_images(x: Array, model: str) -> Array:
@@ -65,6 +66,35 @@ def check_patches(height: int, width: int, *, patch_size: int, model: str) -> No
             f"{model}: patch_size={patch_size} does not divide images of {height}×{width} pixels; "
             f"the nearest that does: patch_size={nearest}, or pad the images to "
             f"{padded[0]}×{padded[1]}"
+        )
+
+
+def check_sides(
+    sides: Sequence[int],
+    kernels: Sequence[int],
+    pools: Sequence[int],
+    *,
+    padding: str,
+    model: str,
+) -> None:
+    """Raises SpecError unless a pixel is left after the last pooling.
+
+    Args:
+      sides: height and width of the images.
+      kernels: side of each convolution's kernel.
+      pools: side and stride of the pooling after each.
+      padding: of the convolutions, "VALID" or "SAME".
+      model: the factory's name, for the message.
+    """
+    least = 1
+    for kernel, pool in zip(reversed(kernels), reversed(pools), strict=True):
+        least = least * pool + (kernel - 1 if padding == "VALID" else 0)
+    if min(sides) < least:
+        height, width = sides
+        raise SpecError(
+            f"{model}: images of {height}×{width} pixels leave nothing after kernels of "
+            f"{list(kernels)} with padding {padding!r} and pools of {list(pools)}; they must be "
+            f"{least}×{least} at least, or kernels and pools smaller"
         )
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from floral import check
 from floral.errors import SpecError
 from floral.models.base import Model, from_linen
 from floral.models.inits import INITS, draws
+from floral.models.norms import batch_norm, norm_arguments
 
 __all__ = ["linear", "mlp"]
 
@@ -18,10 +20,11 @@ class MLP(nn.Module):
     """Dense layers with ReLU between them, on inputs flattened to [B, d]."""
 
     widths: Sequence[int]
-    init_as: str
+    init_as: str = "lecun_normal"
+    norm: str = "none"
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x, train=False, mask=None):
         if x.ndim == 0 or 0 in x.shape[1:]:
             model = "mlp" if len(self.widths) > 1 else "linear"
             raise SpecError(
@@ -31,10 +34,18 @@ class MLP(nn.Module):
         x = jnp.reshape(x, (x.shape[0], math.prod(x.shape[1:])))  # a batch may be empty
         for width in self.widths[:-1]:
             x = nn.relu(nn.Dense(width, **draws(self.init_as, x.shape[-1]))(x))
+            if self.norm == "batch":
+                x = batch_norm(x, train=train, mask=mask)
         return nn.Dense(self.widths[-1], **draws(self.init_as, x.shape[-1]))(x)
 
 
-def mlp(outputs: int, *, hidden: Sequence[int] = (200,), init: str = "lecun_normal") -> Model:
+def mlp(
+    outputs: int,
+    *,
+    hidden: Sequence[int] = (200,),
+    init: str = "lecun_normal",
+    norm: Literal["none", "batch"] = "none",
+) -> Model:
     """A multi-layer perceptron with ReLU.
 
     Args:
@@ -42,6 +53,8 @@ def mlp(outputs: int, *, hidden: Sequence[int] = (200,), init: str = "lecun_norm
       hidden: the widths of the hidden layers.
       init: how weights are drawn: ``lecun_normal``, flax's way (variance 1 / fan_in, biases zero),
         or ``pytorch`` (kernels and biases uniform in ±1/√fan_in).
+      norm: "batch" normalises what each hidden layer gives, after its ReLU, by the batch in
+        training and by running moments in evaluation, which are statistics of the model.
 
     Raises:
       SpecError: when initialised, if the inputs hold no numbers.
@@ -50,7 +63,7 @@ def mlp(outputs: int, *, hidden: Sequence[int] = (200,), init: str = "lecun_norm
     for index, width in enumerate(hidden):
         check.positive_int(**{f"hidden.{index}": width})
     check.one_of(INITS, init=init)
-    return from_linen(MLP((*hidden, outputs), init))
+    return from_linen(MLP((*hidden, outputs), init, norm), **norm_arguments(norm))
 
 
 def linear(outputs: int) -> Model:

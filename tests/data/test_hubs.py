@@ -152,7 +152,7 @@ def test_a_hub_name_without_a_network_is_one_sentence(monkeypatch):
         data.huggingface(path="nobody/nothing")
     assert str(error.value) == (
         "no network: the hub's data set 'nobody/nothing' is not on this machine; save it on a "
-        "connected one with save_to_disk and give the folder as path"
+        "connected one with save_to_disk and give that folder"
     )
 
 

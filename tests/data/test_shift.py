@@ -182,3 +182,19 @@ def test_more_shifts_than_classes_are_refused(images):
 def test_settings_without_meaning_are_refused(factory):
     with pytest.raises(SpecError, match="clusters must be a whole number"):
         factory(clusters=0)
+
+
+@pytest.mark.parametrize(
+    ("clusters", "turns"), [(1, [0] * 6), (2, [0, 2] * 3), (4, [0, 1, 2, 3, 0, 1])]
+)
+def test_examples_may_keep_the_quarter_turns_they_took(images, clusters, turns):
+    turned = data.rotate(clusters=clusters, keep_turns=True)(images, rng())
+    plain = data.rotate(clusters=clusters)(images, rng())
+    for k in range(6):
+        client = turned.client(k)["train"]
+        assert client["turns"].tolist() == [turns[k]] * 2
+        np.testing.assert_array_equal(client["x"], plain.client(k)["train"]["x"])
+        stored = np.rot90(client["x"], -turns[k], axes=(1, 2))
+        np.testing.assert_array_equal(stored, images.client(k)["train"]["x"])
+    with pytest.raises(SpecError, match="keep_turns needs 1, 2 or 4 clusters, got 3"):
+        data.rotate(clusters=3, keep_turns=True)

@@ -102,3 +102,22 @@ def test_more_examples_leave_the_parameters_alone():
 def test_settings_without_meaning_are_refused(given, message):
     with pytest.raises(SpecError, match=message):
         data.synthetic_linear(**given)
+
+
+def test_a_teachers_hidden_units_may_be_standardized():
+    task = data.synthetic_mlp(seed=2, standardize_hidden=True)
+    plain = data.synthetic_mlp(seed=2)
+    p = task.parameters
+    x = np.random.default_rng(0).standard_normal((400_000, 10))
+    for cluster in range(4):
+        hidden = np.maximum(x @ p["kernel"][cluster] + p["bias"], 0)
+        # Moments of 400,000 examples: the errors of means are about 0.002.
+        expected = (hidden - hidden.mean(axis=0)) / hidden.std(axis=0) @ p["head"]
+        np.testing.assert_allclose(task.truth(x[:50], cluster), expected[:50], atol=0.03)
+    for one, other in ((p, plain.parameters), *_features(task, plain)):
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name])
+
+
+def _features(*tasks):
+    yield tuple({"x": task.dataset.splits["train"].examples["x"]} for task in tasks)

@@ -27,6 +27,7 @@ CASES = {
     "linear": (models.linear(3), MATRICES),
     "mlp": (models.mlp(3, hidden=(16,)), MATRICES),
     "cnn": (models.cnn(3, channels=[4], kernels=[3], pools=[2], hidden=[8]), CONVOLUTIONS),
+    "vgg": (models.vgg(3, channels=[4], hidden=[8], dropout=0.0), CONVOLUTIONS),
     "resnet": (models.resnet(3, stages=[1, 1], width=4), CONVOLUTIONS),
     "vit": (models.vit(3, patch_size=4, width=8, depth=1, heads=2), MATRICES),
 }
@@ -104,7 +105,7 @@ def test_images_may_be_of_any_channels_and_sides(case, shape):
     assert jax.eval_shape(case.model.apply, params, stats, batch)[0].shape == (shape[0], 3)
 
 
-@pytest.mark.parametrize("name", ["cnn", "resnet", "vit"])
+@pytest.mark.parametrize("name", ["cnn", "vgg", "resnet", "vit"])
 def test_images_without_a_channel_axis_have_one_channel(name):
     model, _ = CASES[name]
     with_axis, without = (
