@@ -10,7 +10,8 @@ import floral
 from floral.experiment.config import read
 from floral.experiment.prepare import build_all
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
+FOLDER = Path(__file__).parents[2] / "configs"
+CONFIGS = {str(path.relative_to(FOLDER)): path for path in sorted(FOLDER.rglob("*.yaml"))}
 
 
 @pytest.fixture(scope="module")
@@ -27,22 +28,54 @@ def striped_mnist(tmp_path_factory):
     return folder
 
 
-def overrides(path, folder):
-    return [f"data.source.folder={folder}"] if path.name.startswith("mnist") else []
+@pytest.fixture(scope="module")
+def noisy_cifar(tmp_path_factory):
+    """By the number of classes the folder of a few images, saved as the hub has them."""
+    datasets = pytest.importorskip("datasets")
+    pixels = np.random.default_rng(0).integers(0, 256, (1200, 32, 32, 3), np.uint8)
+
+    def saved(classes, label):
+        features = datasets.Features(
+            {"img": datasets.Image(), label: datasets.ClassLabel(num_classes=classes)}
+        )
+        labels = np.arange(1200) % classes
+        splits = {
+            name: datasets.Dataset.from_dict(
+                {"img": list(pixels[rows]), label: labels[rows]}, features=features
+            )
+            for name, rows in {"train": slice(0, 1000), "test": slice(1000, None)}.items()
+        }
+        folder = tmp_path_factory.mktemp(f"cifar{classes}")
+        datasets.DatasetDict(splits).save_to_disk(str(folder))
+        return folder
+
+    return {10: saved(10, "label"), 100: saved(100, "fine_label")}
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_every_config_builds(path, striped_mnist):
-    assert build_all(read(path, overrides(path, striped_mnist)))
+@pytest.fixture(scope="module")
+def read_here(striped_mnist, noisy_cifar):
+    """``(name, *overrides) -> config``, its data the made ones."""
+
+    def read_one(name, *overrides):
+        path = CONFIGS[name]
+        source = read(path)["data"]["source"]
+        folders = {"mnist": striped_mnist, "cifar": noisy_cifar.get(source.get("classes"))}
+        folder = folders.get(source["kind"])
+        where = [] if folder is None else [f"data.source.folder={folder}"]
+        return read(path, [*where, *overrides])
+
+    return read_one
 
 
-def test_a_config_of_mnist_runs(striped_mnist, tmp_path):
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_builds(name, read_here):
+    assert build_all(read_here(name))
+
+
+def test_a_config_of_mnist_runs(read_here, tmp_path):
     """The paper's population: 300 clients of four groups, 10 training images each in its 5 %."""
-    path = next(
-        path for path in CONFIGS if path.parts[-2:] == ("floral", "mnist_label_shift_5.yaml")
-    )
     few = ["rounds=2", "compare=null", "evaluate.every=2"]
-    result = floral.run(path, *few, *overrides(path, striped_mnist), out=tmp_path)
+    result = floral.run(read_here("floral/mnist_label_shift_5.yaml", *few), out=tmp_path)
     experiment, state = floral.load_run(result.folder)
     sizes = {name: split.sizes for name, split in experiment.dataset.splits.items()}
     assert experiment.dataset.num_clients == 300
