@@ -88,9 +88,14 @@ def _deal(
     if callable(partition):
         fields = {"y": source.examples["y"], **source.fields}
         partition = partition(fields, generator(seed, "partition"))
-    if partition.indices.max(initial=-1) >= total:
+    outside = partition.indices[(partition.indices < 0) | (partition.indices >= total)]
+    if len(outside):
+        raise DataError(f"the partition names example {outside[0]}, but {source.name} has {total}")
+    twice = np.flatnonzero(np.bincount(partition.indices, minlength=total) > 1)
+    if len(twice):
         raise DataError(
-            f"the partition names example {partition.indices.max()}, but {source.name} has {total}"
+            f"the partition of {source.name} deals example {twice[0]} more than once; an example "
+            "belongs to one client"
         )
     empty = np.flatnonzero(partition.sizes == 0)
     if len(empty):

@@ -118,6 +118,14 @@ def test_synthetic_tasks_come_with_their_clients():
             {"partition": data.Partition.of([[0, 40]])},
             "the partition names example 40, but arrays has 40",
         ),
+        (
+            {"partition": data.Partition.of([[0, 1], [-1]])},
+            "the partition names example -1, but arrays has 40",
+        ),
+        (
+            {"partition": data.Partition.of([[0, 1], [2, 1]])},
+            "the partition of arrays deals example 1 more than once; an example belongs to one",
+        ),
         ({"partition": data.iid(clients=4), "unseen": 4}, "unseen=4 leaves none of 4 clients"),
         ({"partition": data.iid(clients=4), "unseen": 1.0}, "unseen=1.0 leaves none of 4 clients"),
         ({"partition": data.natural(field="writer")}, "no field 'writer'; it has y"),

@@ -1,5 +1,3 @@
-import io
-
 import numpy as np
 import pytest
 
@@ -23,57 +21,16 @@ def caches(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def table():
-    columns = {"image": list(PIXELS), "label": LABELS, "writer": WRITERS}
-    features = datasets.Features(
-        image=datasets.Image(),
-        label=datasets.ClassLabel(names=["x", "y", "z", "unused"]),
-        writer=datasets.Value("string"),
-    )
-    return datasets.Dataset.from_dict(columns, features=features)
+def table(make_table):
+    return make_table(PIXELS, LABELS, WRITERS)
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
+def prepared(prepare_tfds, tmp_path_factory):
     """A folder of tfds data sets: ``tiny`` as array_record."""
-
-    def png(pixels):
-        from PIL import Image
-
-        file = io.BytesIO()
-        Image.fromarray(pixels).save(file, "PNG")
-        file.seek(0)
-        return file
-
-    class Tiny(library.core.GeneratorBasedBuilder):
-        # tfds finds a builder's files by its module, and packages through importlib_resources,
-        # which it does not install; a module that is no package has no files to find.
-        __module__ = "made_here"
-        VERSION = library.core.Version("1.0.0")
-
-        def _info(self):
-            features = {
-                "image": library.features.Image(shape=(4, 4, 1)),
-                "label": library.features.ClassLabel(num_classes=3),
-                "writer": library.features.Text(),
-            }
-            return library.core.DatasetInfo(
-                builder=self,
-                features=library.features.FeaturesDict(features),
-                supervised_keys=("image", "label"),
-                disable_shuffling=True,
-            )
-
-        def _split_generators(self, dl_manager):
-            return {"train": self._generate_examples()}
-
-        def _generate_examples(self):
-            for i, row in enumerate(zip(PIXELS, LABELS, WRITERS, strict=True)):
-                yield i, {"image": png(row[0]), "label": row[1], "writer": row[2]}
-
-    folder = str(tmp_path_factory.mktemp("tfds"))
-    Tiny(data_dir=folder, file_format="array_record").download_and_prepare()
-    return folder
+    folder = tmp_path_factory.mktemp("tfds")
+    prepare_tfds(PIXELS, LABELS, WRITERS, folder)
+    return str(folder)
 
 
 def assert_is_the_table(source, num_classes, field="writer"):
