@@ -114,6 +114,12 @@ def population():
 
 
 @pytest.fixture(scope="session")
+def two_classes():
+    """``(x [n, 3]) -> labels [n]``, targets for ``make_population``."""
+    return lambda x: (x @ np.array([1.0, -1.0, 0.5]) > 0).astype(np.int32)
+
+
+@pytest.fixture(scope="session")
 def network():
     """A linear model 3 → 2."""
     return models.linear(2)
@@ -154,7 +160,10 @@ def _remembering(make):
 
 @pytest.fixture(scope="session")
 def build(population, network, adapt):
-    """``(name, **settings) -> algorithm`` on the linear model: the ones every test may meet."""
+    """``(name, **settings) -> algorithm`` on the linear model: the ones every test may meet.
+
+    They learn regressions, ``of_classes`` two classes.
+    """
     sgd = algorithms.local_solver(optax.sgd, learning_rate=0.1)
     parts = {
         "model": network,
@@ -165,10 +174,13 @@ def build(population, network, adapt):
     }
     defaults = {"floral": {"num_adaptors": 2}, "ensemble": {"num_models": 2}}
 
-    def make(name, *, local=sgd, mixing=None, **options):
+    def make(name, *, local=sgd, mixing=None, of_classes=False, **options):
         mixing = mixtures.softmax() if mixing is None else mixing
         factory = getattr(algorithms, name)
         given = parts | {"local": local, "mixing": mixing}
+        if of_classes:
+            labels = np.zeros(2, np.int32)
+            given |= {"loss": losses.cross_entropy, "sample": parts["sample"] | {"y": labels}}
         wiring = [
             given["adapted" if parameter.annotation is adaptors.AdaptedModel else wire]
             for wire, parameter in inspect.signature(factory).parameters.items()

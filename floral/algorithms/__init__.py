@@ -17,6 +17,7 @@ from floral.algorithms.fedbabu import fedbabu
 from floral.algorithms.fedem import fedem
 from floral.algorithms.floral import floral
 from floral.algorithms.ifca import ifca
+from floral.algorithms.knn_per import knn_per
 from floral.algorithms.local import LocalSolver, as_local, local_solver, solve
 from floral.algorithms.local_adaptor import local_adaptor
 from floral.algorithms.lora import fedsa_lora, ffa_lora
@@ -46,6 +47,7 @@ __all__ = [
     "ffa_lora",
     "floral",
     "ifca",
+    "knn_per",
     "local_adaptor",
     "local_solver",
     "partial",

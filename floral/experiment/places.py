@@ -121,6 +121,7 @@ ALGORITHM = Area(
         "dual_adaptor",
         "ifca",
         "fedem",
+        "knn_per",
     ),
 )
 OPTIMIZER = Area(

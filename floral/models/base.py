@@ -46,7 +46,8 @@ class Model(NamedTuple):
         as batch norm's running moments; ``()`` if there are none.
       apply: see ``Apply``. Where ``stats`` is not ``()``, padded examples (``batch["mask"]``
         False) must not enter them.
-      features: ``(params, stats, batch) -> [B, d]``, the representation before the last layer.
+      features: ``(params, stats, batch) -> [B, d]``, the representation before the last layer;
+        None for a model that does not say.
     """
 
     init: Callable[[Key, Batch], tuple[Params, PyTree]]
@@ -102,7 +103,13 @@ def from_function(init: Callable[[Key, Any], Params], apply: Callable[[Params, A
     return Model(init=lambda key, batch: (init(key, batch["x"]), ()), apply=model_apply)
 
 
-def from_linen(module: Any, *, train_argument: str | None = None, mask: bool = False) -> Model:
+def from_linen(
+    module: Any,
+    *,
+    train_argument: str | None = None,
+    mask: bool = False,
+    features_argument: str | None = None,
+) -> Model:
     """A model of a ``flax.linen`` module called on ``batch["x"]``.
 
     Collections other than ``params`` become the model's stats. A dropout key is passed in
@@ -114,6 +121,8 @@ def from_linen(module: Any, *, train_argument: str | None = None, mask: bool = F
         (``"train"``); None if it has none.
       mask: whether ``module.__call__`` takes ``mask=[B]``. Required of a module that keeps
         batch statistics: the examples that pad a batch must not enter them.
+      features_argument: the keyword of ``module.__call__`` that, set to True, has it return what
+        its last layer would see, ``[B, d]``; None if it has none.
 
     Raises:
       SpecError: when initialised, if the module keeps statistics and takes no mask.
@@ -149,7 +158,11 @@ def from_linen(module: Any, *, train_argument: str | None = None, mask: bool = F
             return module.apply(variables, batch["x"], rngs=rngs, **given), stats
         return module.apply(variables, batch["x"], rngs=rngs, mutable=list(stats), **given)
 
-    return Model(init=init, apply=apply)
+    def features(params, stats, batch):
+        asked = arguments(batch, train=False) | {str(features_argument): True}
+        return module.apply(params | (stats or {}), batch["x"], **asked)
+
+    return Model(init=init, apply=apply, features=features if features_argument else None)
 
 
 def from_nnx(make: Callable[[Any], Any]) -> Model:

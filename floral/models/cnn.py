@@ -25,7 +25,7 @@ class CNN(nn.Module):
     outputs: int
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x, features=False):
         x = as_images(x, "cnn")
         check_sides(x.shape[1:3], self.kernels, self.pools, padding=self.padding, model="cnn")
         for channels, kernel, pool in zip(self.channels, self.kernels, self.pools, strict=True):
@@ -34,7 +34,7 @@ class CNN(nn.Module):
         x = jnp.reshape(x, (x.shape[0], math.prod(x.shape[1:])))  # a batch may be empty
         for width in self.hidden:
             x = nn.relu(nn.Dense(width)(x))
-        return nn.Dense(self.outputs)(x)
+        return x if features else nn.Dense(self.outputs)(x)
 
 
 def cnn(
@@ -76,6 +76,5 @@ def cnn(
     for name, values in settings.items():
         for index, value in enumerate(values):
             check.positive_int(**{f"{name}.{index}": value})
-    return from_linen(
-        CNN(tuple(channels), tuple(kernels), tuple(pools), padding, tuple(hidden), outputs)
-    )
+    network = CNN(tuple(channels), tuple(kernels), tuple(pools), padding, tuple(hidden), outputs)
+    return from_linen(network, features_argument="features")

@@ -24,7 +24,7 @@ class MLP(nn.Module):
     norm: str = "none"
 
     @nn.compact
-    def __call__(self, x, train=False, mask=None):
+    def __call__(self, x, train=False, mask=None, features=False):
         if x.ndim == 0 or 0 in x.shape[1:]:
             model = "mlp" if len(self.widths) > 1 else "linear"
             raise SpecError(
@@ -36,6 +36,8 @@ class MLP(nn.Module):
             x = nn.relu(nn.Dense(width, **draws(self.init_as, x.shape[-1]))(x))
             if self.norm == "batch":
                 x = batch_norm(x, train=train, mask=mask)
+        if features:
+            return x
         return nn.Dense(self.widths[-1], **draws(self.init_as, x.shape[-1]))(x)
 
 
@@ -63,7 +65,8 @@ def mlp(
     for index, width in enumerate(hidden):
         check.positive_int(**{f"hidden.{index}": width})
     check.one_of(INITS, init=init)
-    return from_linen(MLP((*hidden, outputs), init, norm), **norm_arguments(norm))
+    network = MLP((*hidden, outputs), init, norm)
+    return from_linen(network, features_argument="features", **norm_arguments(norm))
 
 
 def linear(outputs: int) -> Model:
@@ -76,4 +79,4 @@ def linear(outputs: int) -> Model:
       SpecError: when initialised, if the inputs hold no numbers.
     """
     check.positive_int(outputs=outputs)
-    return from_linen(MLP((outputs,), "lecun_normal"))
+    return from_linen(MLP((outputs,), "lecun_normal"), features_argument="features")

@@ -77,7 +77,7 @@ class ResNet(nn.Module):
     outputs: int
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, features: bool = False) -> Array:
         x = as_images(x, "resnet")
         kernel, stride = (3, 1) if self.stem == "cifar" else (7, 2)
         x = nn.relu(NormedConv(self.width, kernel, stride, self.groups, name="stem")(x))
@@ -88,7 +88,8 @@ class ResNet(nn.Module):
                 stride = 2 if stage > 0 and block == 0 else 1
                 name = f"stage_{stage}_block_{block}"
                 x = BasicBlock(self.width * 2**stage, stride, self.groups, name=name)(x)
-        return nn.Dense(self.outputs)(jnp.mean(x, axis=(1, 2)))
+        x = jnp.mean(x, axis=(1, 2))
+        return x if features else nn.Dense(self.outputs)(x)
 
 
 def resnet(
@@ -138,4 +139,5 @@ def resnet(
     for index, blocks in enumerate(stages):
         check.positive_int(**{f"stages.{index}": blocks})
     check_divides(width, of="width", groups=groups)
-    return from_linen(ResNet(tuple(stages), width, groups, stem, outputs))
+    network = ResNet(tuple(stages), width, groups, stem, outputs)
+    return from_linen(network, features_argument="features")

@@ -36,7 +36,7 @@ class VisionTransformer(nn.Module):
     outputs: int
 
     @nn.compact
-    def __call__(self, x: Array, train: bool = False) -> Array:
+    def __call__(self, x: Array, train: bool = False, features: bool = False) -> Array:
         draws = train and self.has_rng("dropout")  # without a key nothing is dropped
         x = nn.Dense(self.width, name="patches")(_patches(as_images(x, "vit"), self.patch_size))
         if self.pool == "token":
@@ -50,7 +50,7 @@ class VisionTransformer(nn.Module):
             x = block(x, draws)
         x = nn.LayerNorm(epsilon=1e-6, name="norm")(x)
         x = x[:, 0] if self.pool == "token" else jnp.mean(x, axis=1)
-        return nn.Dense(self.outputs, name="head")(x)
+        return x if features else nn.Dense(self.outputs, name="head")(x)
 
 
 def vit(
@@ -114,7 +114,7 @@ def vit(
         raise SpecError(f"dropout must be below 1, got {dropout!r}; 0.1 is usual")
     check_divides(width, of="width", heads=heads)
     network = VisionTransformer(patch_size, width, depth, heads, mlp_ratio, pool, dropout, outputs)
-    return from_linen(network, train_argument="train")
+    return from_linen(network, train_argument="train", features_argument="features")
 
 
 def _patches(x: Array, side: int) -> Array:

@@ -4,8 +4,10 @@
 asked of every case alike.
 """
 
+import functools
 import inspect
 import typing
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +17,7 @@ import pytest
 
 from floral import algorithms, simulate, tree
 from floral.algorithms import Context, FederatedAlgorithm, Upload
-from floral.data import batching
+from floral.data import FederatedDataset, batching
 from floral.simulate.clients import client_context, holdings, own_batches
 from floral.simulate.state import gather_rows
 from floral.uplink import weighted_mean
@@ -42,6 +44,7 @@ CASES = {
     "ffa_lora": ("ffa_lora", {}),
     "fedem": ("fedem", {"num_models": 2}),
     "ifca": ("ifca", {"num_models": 2}),
+    "knn_per": ("knn_per", {"of_classes": True}),
 }
 
 
@@ -79,6 +82,7 @@ def _places(ids, *, empty=()):
 class Case(typing.NamedTuple):
     """One algorithm, its one-by-one simulator, and its states after no to four rounds."""
 
+    population: Callable[..., FederatedDataset]
     algorithm: FederatedAlgorithm
     simulator: simulate.Simulator
     start: simulate.SimulationState
@@ -89,15 +93,18 @@ class Case(typing.NamedTuple):
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda name: name.replace(", ", "-"))
-def case(request, build, simulator, after):
+def case(request, build, simulator, after, make_population, two_classes):
     name, settings = CASES[request.param]
+    targets = two_classes if settings.get("of_classes") else None
+    population = functools.partial(make_population, targets=targets)
     algorithm = build(name, **settings)
     one_by_one = simulate.execution(walk="scan")
-    sim = simulator(algorithm, cohort=_places(range(5)), execution=one_by_one)
+    sim = simulator(algorithm, population(), cohort=_places(range(5)), execution=one_by_one)
     start = sim.init(jax.random.key(0))
     half = after(sim, 2, state=start)
     third, metrics = sim.round(half)
-    return Case(algorithm, sim, start, half, third, metrics, after(sim, 1, state=third))
+    whole = after(sim, 1, state=third)
+    return Case(population, algorithm, sim, start, half, third, metrics, whole)
 
 
 def test_rounds_move_the_server(case):
@@ -136,7 +143,8 @@ def test_chunks_and_the_order_of_the_cohort_change_nothing_beyond_the_order_of_s
 ):
     # Chunks of two: five clients leave the last one half empty, and so do three.
     chunks = simulate.execution(walk="chunk", chunk=2)
-    sim = simulator(case.algorithm, cohort=_places([3, 4, 0, 1, 2]), execution=chunks)
+    cohort = _places([3, 4, 0, 1, 2])
+    sim = simulator(case.algorithm, case.population(), cohort=cohort, execution=chunks)
     near(after(sim, 2, state=case.start)._replace(key=()), case.half._replace(key=()))
     third, metrics = sim.round(case.half)
     near(third._replace(key=()), case.third._replace(key=()))
@@ -149,13 +157,13 @@ def test_a_client_that_is_not_sampled_keeps_its_row_bit_for_bit(case, same):
 
 
 def test_neither_empty_places_nor_longer_padding_of_every_client_change_anything_bit_for_bit(
-    case, simulator, make_population, after, same
+    case, simulator, after, same
 ):
     """A sixth client, never sampled and larger than all, makes every grid of batches longer."""
     sizes, clusters = (4, 1, 7, 4, 7), (0, 1, 0, 1, 1)
     unseen = np.array([False] * 5 + [True])
     # The synthetic draws run client by client, so the first five are the same data.
-    larger = make_population((*sizes, 13), clusters=(*clusters, 0), unseen=unseen)
+    larger = case.population((*sizes, 13), clusters=(*clusters, 0), unseen=unseen)
     cohort = _places([0, 5, 1, 2, 3, 0, 4], empty=[1, 5])
     sim = simulator(
         case.algorithm, larger, cohort=cohort, execution=simulate.execution(walk="scan")

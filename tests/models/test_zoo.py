@@ -81,6 +81,19 @@ def test_an_example_has_one_output_whatever_the_others_of_its_batch_are(case, ba
     np.testing.assert_array_equal(outputs[0], apply(others)[0])
 
 
+def test_features_are_what_the_last_layer_sees(case, batch, jit):
+    outputs, features = jit(
+        lambda x: (
+            case.model.apply(case.params, case.stats, {"x": x})[0],
+            case.model.features(case.params, case.stats, {"x": x}),
+        )
+    )(batch["x"])
+    layers = case.params["params"]
+    last = layers["head" if "head" in layers else max(n for n in layers if n.startswith("Dense_"))]
+    expected = features @ last["kernel"] + last["bias"][None]
+    np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_an_empty_batch_has_no_outputs(case, batch, jit):
     nobody = {"x": batch["x"][:0]}
     outputs = jit(lambda x: case.model.apply(case.params, case.stats, {"x": x})[0])(nobody["x"])
