@@ -13,7 +13,7 @@ from floral.algorithms.clustered import ensemble
 from floral.algorithms.ditto import ditto
 from floral.algorithms.dual_adaptor import dual_adaptor
 from floral.algorithms.fedavg import fedavg, fedprox
-from floral.algorithms.fedbabu import fedbabu
+from floral.algorithms.fedbabu import fedavg_finetuned, fedbabu
 from floral.algorithms.fedem import fedem
 from floral.algorithms.floral import floral
 from floral.algorithms.ifca import ifca
@@ -39,6 +39,7 @@ __all__ = [
     "dual_adaptor",
     "ensemble",
     "fedavg",
+    "fedavg_finetuned",
     "fedbabu",
     "fedem",
     "fedprox",

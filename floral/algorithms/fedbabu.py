@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from floral import check, tree
@@ -12,10 +13,11 @@ from floral.algorithms.local import LocalSolver, solve
 from floral.algorithms.partial import parts_of_model, with_frozen
 from floral.algorithms.server import guarded_step
 from floral.algorithms.stats import average_stats, stats_update
+from floral.data import as_batches
 from floral.models.base import Model
 from floral.typing import Loss, PyTree
 
-__all__ = ["fedbabu"]
+__all__ = ["fedavg_finetuned", "fedbabu"]
 
 
 def fedbabu(
@@ -26,13 +28,14 @@ def fedbabu(
     *,
     head: Sequence[str],
     tuned: Sequence[str] = ("**",),
+    tuning_steps: int | None = None,
     tuning_learning_rate: float | None = None,
     server_optimizer: optax.GradientTransformation | None = None,
 ) -> FederatedAlgorithm:
     """FedAvg of all but the head, which stays as it was drawn until clients fine-tune the model.
 
     Clients keep nothing between rounds: everyone fine-tunes before it predicts. Without a head
-    (``[]``) this is FedAvg with fine-tuning.
+    (``[]``) this is ``fedavg_finetuned``.
 
     Args:
       model: the model that is trained.
@@ -41,6 +44,8 @@ def fedbabu(
       sample: a batch of the data's shapes, to know the model's paths by.
       head: path globs of the params that rounds do not train.
       tuned: path globs of the params that fine-tuning trains.
+      tuning_steps: of fine-tuning, no more than there are to personalize (``personalize_steps`` of
+        a config's ``evaluate``); None is all of those.
       tuning_learning_rate: of fine-tuning; None is the solver's own rate.
       server_optimizer: takes the mean update as a gradient; None is plain averaging.
 
@@ -50,6 +55,8 @@ def fedbabu(
     Source: Oh, Kim, Yun, "FedBABU: Toward Enhanced Representation for Federated Image
     Classification", 2022, Algorithm 1.
     """
+    if tuning_steps is not None:
+        check.non_negative(tuning_steps=tuning_steps)
     if tuning_learning_rate is not None:
         check.non_negative(tuning_learning_rate=tuning_learning_rate)
     in_head = parts_of_model(model, sample, name="head", globs=head)["params"]
@@ -87,6 +94,10 @@ def fedbabu(
         return FedAvgServer(tree.combine(body, still), stats, state)
 
     def personalize(key, server, client, batches, context):
+        batches = as_batches(batches)
+        if tuning_steps is not None:
+            taken = jnp.arange(batches.mask.shape[0])[:, None] < tuning_steps
+            batches = batches._replace(mask=batches.mask & taken)
         trained, rest = tree.split(server.params, in_tuned)
         own, stats, _ = solve(
             with_frozen(objective, rest),
@@ -111,4 +122,48 @@ def fedbabu(
             own_params(server, client), client["stats"], batch
         )[0],
         export=own_params,
+    )
+
+
+def fedavg_finetuned(
+    model: Model,
+    loss: Loss,
+    local: LocalSolver,
+    sample: PyTree,
+    *,
+    tuned: Sequence[str] = ("**",),
+    tuning_steps: int | None = None,
+    tuning_learning_rate: float | None = None,
+    server_optimizer: optax.GradientTransformation | None = None,
+) -> FederatedAlgorithm:
+    """FedAvg, of whose model every client trains a copy on its own examples before it predicts.
+
+    Clients keep nothing between rounds. With no steps, or a rate of zero, this is FedAvg.
+
+    Args:
+      model: the model that is trained.
+      loss: per-example loss.
+      local: how clients train.
+      sample: a batch of the data's shapes, to know the model's paths by.
+      tuned: path globs of the params that fine-tuning trains: the last layer, all by default.
+      tuning_steps: of fine-tuning, no more than there are to personalize (``personalize_steps`` of
+        a config's ``evaluate``); None is all of those.
+      tuning_learning_rate: of fine-tuning; None is the solver's own rate.
+      server_optimizer: takes the mean update as a gradient; None is plain averaging.
+
+    Raises:
+      SpecError: for a glob that matches nothing.
+
+    Source: Wang et al., "Federated Evaluation of On-device Personalization", 2019.
+    """
+    return fedbabu(
+        model,
+        loss,
+        local,
+        sample,
+        head=(),
+        tuned=tuned,
+        tuning_steps=tuning_steps,
+        tuning_learning_rate=tuning_learning_rate,
+        server_optimizer=server_optimizer,
     )

@@ -111,6 +111,7 @@ ALGORITHM = Area(
         "partial",
         "fedrep",
         "fedbabu",
+        "fedavg_finetuned",
         "fedprox",
         "ditto",
         "scaffold",

@@ -181,6 +181,34 @@ def test_fedbabu_never_trains_nor_sends_the_head_until_it_tunes_the_whole_model(
     near(_dense(sim.export(end, 3)), tuned)
 
 
+def test_fine_tuned_fedavg_that_tunes_nothing_is_fedavg_bit_for_bit(build, simulator, after, same):
+    average = simulator(build("fedavg"))
+    expected = after(average, 2)
+    x = np.ones((2, 3), np.float32)
+    for nothing in ({"tuning_steps": 0}, {"tuning_learning_rate": 0.0}):
+        sim = simulator(build("fedavg_finetuned", **nothing))
+        state = after(sim, 2)
+        same(state.server, expected.server)
+        same(sim.predict(state, 2, x), average.predict(expected, 2, x))
+
+
+@pytest.mark.parametrize(("steps", "taken"), [(1, 1), (2, 2), (None, 3), (7, 3)])
+def test_fine_tuning_takes_its_steps_on_the_client_s_own_examples(
+    build, simulator, population, after, near, same, steps, taken
+):
+    thrice = data.batching(batch_size=7, steps=3, shuffle=False)
+    sim = simulator(
+        build("fedavg_finetuned", tuning_steps=steps, tuning_learning_rate=0.2),
+        personalization=simulate.Personalization(thrice),
+    )
+    state = after(sim, 2)
+    own, batch = _dense(state.server.params), population.client(3)["train"]
+    for _ in range(taken):
+        own = jax.tree.map(lambda v, g: np.float32(v - 0.2 * g), own, _slope(own, batch))
+    near(_dense(sim.export(state, 3)), own)
+    assert sim.costs.client_state_bytes == 0
+
+
 def test_fedbabu_may_tune_the_head_alone(build, simulator, after, same):
     sim = simulator(build("fedbabu", head=(BIAS,), tuned=(BIAS,)), batching=FULL)
     state = after(sim, 1)

@@ -34,6 +34,7 @@ CASES = {
     "partial": ("partial", {"private": ("params/Dense_0/bias",)}),
     "fedrep": ("fedrep", {"private": ("params/Dense_0/bias",), "head_passes": 2}),
     "fedbabu": ("fedbabu", {"head": ("params/Dense_0/bias",)}),
+    "fedavg_finetuned": ("fedavg_finetuned", {}),
     "fedprox": ("fedprox", {"server_optimizer": optax.adam(0.01)}),
     "ditto": ("ditto", {}),
     "scaffold": ("scaffold", {}),
