@@ -28,7 +28,7 @@ class VGG(nn.Module):
     outputs: int
 
     @nn.compact
-    def __call__(self, x, train=False, mask=None):
+    def __call__(self, x, train=False, mask=None, features=False):
         x = as_images(x, "vgg")
         count, draws = len(self.channels), train and self.has_rng("dropout")
         check_sides(x.shape[1:3], [3] * count, [2] * count, padding="SAME", model="vgg")
@@ -41,6 +41,8 @@ class VGG(nn.Module):
         for width in self.hidden:
             x = nn.Dropout(self.dropout, deterministic=not draws)(x)
             x = nn.relu(nn.Dense(width)(x))
+        if features:
+            return x
         return nn.Dense(self.outputs)(x)
 
 
@@ -81,5 +83,9 @@ def vgg(
     for name, values in {"channels": channels, "hidden": hidden}.items():
         for index, value in enumerate(values):
             check.positive_int(**{f"{name}.{index}": value})
-    arguments = {"train_argument": "train", **norm_arguments(norm)}
+    arguments = {
+        "train_argument": "train",
+        "features_argument": "features",
+        **norm_arguments(norm),
+    }
     return from_linen(VGG(tuple(channels), tuple(hidden), dropout, norm, outputs), **arguments)
