@@ -4,9 +4,22 @@
 
 The paper averages a and b apart, which loses what they vary together over clients. The more steps
 clients take alone, the more that is: they take ``--epochs`` passes over their data, where the
-quickstart has two. All forms begin alike and train on the same batches; the table has the mean over
-clients of each client's own model on its own test data, and how far the mean of products is from
-the product of means, relative to the former, at the first evaluation and at the last.
+quickstart has two. With ``--mixing known`` an oracle tells each client its group, so that nothing
+but the averages differs. All forms begin alike and train on the same batches; the table has the
+mean over clients of each client's own model on its own test data, and how far the mean of products
+is from the product of means, relative to the former, at the first evaluation and at the last.
+Seeds whose runs are in ``--out`` are not trained again. Two minutes a seed on 2 CPU cores.
+
+Per cent, mean ± standard deviation over the seeds 0 to 2: forms that train both factors differ by
+less than seeds do, since a hardly moves once adaptors belong to groups; a frozen at random has too
+few directions.
+
+| form | known groups, 20 rounds | its gap | learned mixtures, 40 rounds | its gap |
+| --- | ---: | ---: | ---: | ---: |
+| `factor_mean` | 86.7 ± 0.4 | 0.5 → 0.1 | 73.9 ± 11.1 | 7.5 → 0.1 |
+| `product_mean` | 86.7 ± 0.3 | 0.4 → 0.0 | 73.8 ± 12.3 | 7.2 → 0.1 |
+| `residual_mean` | 86.8 ± 0.2 | 0.6 → 0.1 | 73.9 ± 11.5 | 7.5 → 0.1 |
+| `a_frozen` | 58.3 ± 1.1 | 0 | 24.8 ± 1.8 | 0 |
 """
 
 import argparse
@@ -21,24 +34,31 @@ from floral.experiment.yaml_file import load
 from floral.metrics import over_seeds
 
 CONFIG = Path(__file__).parents[2] / "configs/quickstart.yaml"
-FROZEN = ["base", "bank/**/b", "bank/**/offset", "mixture"]
-FORMS: dict[str, dict[str, Any]] = {
-    "product_mean": {"uplink": {"reduce": {"kind": "product_mean"}}},
-    "residual_mean": {"uplink": {"reduce": {"kind": "residual_mean"}}},
-    "a_frozen": {"uplink": None, "algorithm": {"train": FROZEN}},
-}
-"""By name, what each changes in ``floral``, which is ``factor_mean``."""
+PAIR, B_ALONE = ["bank"], ["bank/**/b", "bank/**/offset"]
 
 Numbers = dict[str, float]
 
 
-def trained(seed: int, *, epochs: int, rounds: int, out: Path) -> dict[str, Numbers]:
-    """Every form's numbers for one seed, in per cent."""
+def settings(seed: int, *, mixing: str, epochs: int, rounds: int) -> dict[str, Any]:
+    """The config of all forms; its own method, ``floral``, is ``factor_mean``."""
+    logits = [] if mixing == "known" else ["mixture"]
     config = load(CONFIG)
-    config |= {"compare": FORMS, "rounds": rounds, "seed": seed}
+    config |= {"seed": seed, "rounds": rounds, "mixing": {"kind": mixing}}
     config["uplink"] = {"reduce": {"kind": "factor_mean"}}
+    config["algorithm"]["train"] = ["base", *PAIR, *logits]
     config["local"]["epochs"] = epochs
-    result = fl.run(config, out=out, name=f"seed-{seed}")
+    config["compare"] = {
+        "product_mean": {"uplink": {"reduce": {"kind": "product_mean"}}},
+        "residual_mean": {"uplink": {"reduce": {"kind": "residual_mean"}}},
+        "a_frozen": {"uplink": None, "algorithm": {"train": ["base", *B_ALONE, *logits]}},
+    }
+    return config
+
+
+def trained(config: dict[str, Any], out: Path) -> dict[str, Numbers]:
+    """Every form's numbers for one seed, in per cent."""
+    folder = out / f"seed-{config['seed']}"
+    result = fl.resume(folder) if folder.is_dir() else fl.run(config, out=out, name=folder.name)
     return {
         "factor_mean" if name == "floral" else name: numbers(result.folder / name)
         for name in result.summaries
@@ -85,16 +105,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("runs/averaging"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--mixing", choices=("softmax", "known"), default="softmax")
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=40)
     arguments = parser.parse_args()
+    given = {name: getattr(arguments, name) for name in ("mixing", "epochs", "rounds")}
     seeds = {}
     for seed in arguments.seeds:
-        settings = {"epochs": arguments.epochs, "rounds": arguments.rounds}
-        seeds[str(seed)] = trained(seed, out=arguments.out, **settings)
+        seeds[str(seed)] = trained(settings(seed, **given), arguments.out)
         text = table(seeds)
         (arguments.out / "averaging.md").write_text(text + "\n", encoding="utf-8")
-        content = json.dumps({**settings, "seeds": seeds}, indent=1)
+        content = json.dumps({**given, "seeds": seeds}, indent=1)
         (arguments.out / "averaging.json").write_text(content + "\n", encoding="utf-8")
     print(text)
 
