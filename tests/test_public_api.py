@@ -48,7 +48,7 @@ PUBLIC = {
     "mlp resnet vgg vit",
     "floral.simulate": """
         Costs Execution Personalization Sampler SimulationState Simulator Variances execution fixed
-        full make_simulator sample_batch scheduled
+        full make_simulator personalization sample_batch scheduled
     """,
     "floral.uplink": "Fold Reducer Uplink clip factor_mean product_mean residual_mean uplink "
     "weighted_mean",

@@ -21,7 +21,7 @@ from floral.data import (
 )
 from floral.mixtures import Mixing
 from floral.models import Model
-from floral.simulate import Execution, Personalization, Sampler
+from floral.simulate import Execution, Personalization, Sampler, personalization
 from floral.uplink import Uplink
 
 __all__ = [
@@ -180,6 +180,7 @@ def evaluation(
     every: int = 10,
     batch_size: int = 256,
     clients: int | None = None,
+    personalize: Literal["own", "all"] = "own",
     personalize_steps: int = 20,
     personalize_batch: int = 32,
     personalize_examples: int | None = None,
@@ -193,29 +194,30 @@ def evaluation(
       batch_size: examples predicted at once.
       clients: how many of those that train, and how many of the unseen, are evaluated: the same
         random ones each time; all if null.
-      personalize_steps: steps that a stateless or unseen client trains what is its own alone.
+      personalize: what a stateless or unseen client trains: what is its own, as its mixture, with
+        the rest frozen; or then also all that clients train in rounds, by itself.
+      personalize_steps: steps of that; 0 is none at all.
       personalize_batch: examples a step there.
-      personalize_examples: how many training examples it may use; all if null.
+      personalize_examples: how many training examples it may use; all if null, 0 is none at all.
       diagnose_clients: of how many of those that train FLoRAL also looks at gradients and at what
         each adaptor alone loses: the same random ones each time; none if 0.
       diagnose_examples: how many of its examples each of them shows for that, at most.
     """
     check.positive_int(every=every, batch_size=batch_size, diagnose_examples=diagnose_examples)
     check.non_negative(diagnose_clients=diagnose_clients)
-    check.positive_int(personalize_steps=personalize_steps, personalize_batch=personalize_batch)
     if clients is not None:
         check.positive_int(clients=clients)
+    check.non_negative(personalize_steps=personalize_steps)
+    check.positive_int(personalize_batch=personalize_batch)
     if personalize_examples is not None:
-        check.positive_int(personalize_examples=personalize_examples)
-    steps = batching(batch_size=personalize_batch, steps=personalize_steps)
-    return Evaluation(
-        every,
-        batch_size,
-        Personalization(steps, personalize_examples),
-        clients,
-        diagnose_clients,
-        diagnose_examples,
+        check.non_negative(personalize_examples=personalize_examples)
+    before = personalization(
+        trains=personalize,
+        steps=personalize_steps,
+        batch_size=personalize_batch,
+        examples=personalize_examples,
     )
+    return Evaluation(every, batch_size, before, clients, diagnose_clients, diagnose_examples)
 
 
 def checkpointing(*, every: int | None = None, keep: int = 1) -> Checkpointing:

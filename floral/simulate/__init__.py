@@ -2,8 +2,8 @@
 
 from floral.simulate.costs import Costs
 from floral.simulate.diagnose import Variances
-from floral.simulate.evaluate import Personalization
 from floral.simulate.execution import Execution, execution
+from floral.simulate.personalize import Personalization, personalization
 from floral.simulate.sampling import Sampler, fixed, full, scheduled
 from floral.simulate.simulator import Simulator, make_simulator, sample_batch
 from floral.simulate.state import SimulationState
@@ -20,6 +20,7 @@ __all__ = [
     "fixed",
     "full",
     "make_simulator",
+    "personalization",
     "sample_batch",
     "scheduled",
 ]

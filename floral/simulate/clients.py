@@ -20,6 +20,7 @@ __all__ = [
     "DeviceData",
     "Holdings",
     "client_context",
+    "first_of",
     "holdings",
     "on_devices",
     "own_batches",
@@ -109,6 +110,11 @@ def holdings(data: DeviceData, split: str, ids: Array) -> Holdings:
     return Holdings(data.examples[split], *locate(data.offsets[split], ids))
 
 
+def first_of(held: Holdings, limit: Array | int) -> Holdings:
+    """The same clients with so many examples at most, their first ones."""
+    return held._replace(sizes=jnp.minimum(held.sizes, limit))
+
+
 def own_batches(
     held: Holdings,
     place: Array,
@@ -117,7 +123,6 @@ def own_batches(
     batching: Batching,
     *,
     max_size: int,
-    limit: int | None = None,
 ) -> Batches:
     """The batches of the cohort's client at this place; see ``floral.data``."""
     rows, mask = schedule(
@@ -127,7 +132,6 @@ def own_batches(
         key,
         batching,
         max_size=max_size,
-        limit=limit,
     )
     return Batches(held.examples, rows[0], mask[0])
 

@@ -17,7 +17,6 @@ from floral.algorithms.base import FederatedAlgorithm
 from floral.data import Batching
 from floral.random import stream
 from floral.simulate.clients import Holdings, own_batches, splits_of_holdings
-from floral.simulate.evaluate import RowOf
 from floral.simulate.moments import (
     Moments,
     no_moments,
@@ -26,6 +25,7 @@ from floral.simulate.moments import (
     variance,
     with_value,
 )
+from floral.simulate.personalize import ModelOf
 from floral.simulate.shard import on_each_device
 from floral.simulate.state import parts_of_state
 from floral.typing import Array, Batch, PyTree
@@ -51,7 +51,7 @@ class Variances(NamedTuple):
 
 def make_diagnose(
     algorithm: FederatedAlgorithm,
-    row_of: RowOf,
+    model_of: ModelOf,
     mesh: Mesh,
     *,
     split: str,
@@ -64,7 +64,7 @@ def make_diagnose(
 
     Args:
       algorithm: one with diagnostics.
-      row_of: what a client predicts with.
+      model_of: what a client predicts with.
       mesh: the devices that share the clients.
       split: whose examples losses are of; gradients are of training examples.
       sizes: examples of the largest client, by split.
@@ -87,24 +87,24 @@ def make_diagnose(
         batching = Batching(examples)
         return own_batches(held, place, client, key, batching, max_size=sizes[split]).step(0)
 
-    def losses_of(state, row, batch):
+    def losses_of(server, row, batch):
         live = jnp.sum(batch["mask"], dtype=jnp.int32)
 
         def mean(losses):
             return jnp.sum(jnp.where(batch["mask"], losses, 0.0)) / jnp.maximum(live, 1)
 
-        own, alone = diagnostics.losses(state.server, row, batch)
+        own, alone = diagnostics.losses(server, row, batch)
         return {"examples": live, "loss": mean(own), "loss_alone": jax.vmap(mean)(alone)}
 
     def ask_share(state, data, ids, group, trained, held):
         def one(index):
             """A client's losses, its gradients, and what they weigh: []; {path: [C]}."""
-            row = row_of(state, data, trained, index, ids[index])
-            told = losses_of(state, row, shown(state, held, split, index, ids[index]))
+            server, row = model_of(state, data, trained, index, ids[index])
+            told = losses_of(server, row, shown(state, held, split, index, ids[index]))
             batch = shown(state, trained, "train", index, ids[index])
-            gradients = diagnostics.gradients(state.server, row, batch)
+            gradients = diagnostics.gradients(server, row, batch)
             count = trained.sizes[index].astype(jnp.float32)
-            mixture = mixture_of(state.server, row)
+            mixture = mixture_of(server, row)
             weights = {path: count * weights_at(mixture, path) for path in gradients["bank"]}
             return told, gradients, {"base": count, "bank": weights}
 

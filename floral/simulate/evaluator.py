@@ -13,10 +13,18 @@ from floral.algorithms.base import FederatedAlgorithm
 from floral.data import FederatedDataset
 from floral.errors import SpecError
 from floral.metrics.base import Metric
-from floral.simulate.clients import DeviceData, holdings
+from floral.simulate.clients import DeviceData, first_of, holdings
 from floral.simulate.diagnose import make_diagnose
-from floral.simulate.evaluate import Personalization, given_row, kept_row, make_evaluate, new_row
+from floral.simulate.evaluate import make_evaluate
 from floral.simulate.feed import Feed
+from floral.simulate.personalize import (
+    ModelOf,
+    OwnModel,
+    Personalization,
+    given_model,
+    kept_model,
+    new_model,
+)
 from floral.simulate.shard import deal, replicate, replicated, sharded
 from floral.simulate.state import SimulationState
 from floral.simulate.table import check_current, read_rows
@@ -24,7 +32,11 @@ from floral.typing import Params, PyTree
 
 __all__ = ["Evaluator"]
 
+_How = Personalization | None
+"""What clients do before they predict; None predicts with the row that is kept."""
+
 _LARGEST_SHARE = 256  # clients of a block on one device
+_MOST_EXAMPLES = 2**31 - 1
 _MOST_ROWS = 2**28  # bytes of their rows, where these come from the host
 
 
@@ -45,6 +57,7 @@ class Evaluator:
         anew: np.ndarray,
         row_bytes: int | None,
         side_by_side: Callable[[int], int],
+        trained_together: int,
         prepare: Callable[[Callable[..., Any]], Callable[..., Any]],
     ):
         self._algorithm = algorithm
@@ -56,35 +69,37 @@ class Evaluator:
         self._batch_size = batch_size
         self._side_by_side = side_by_side
         self._prepare = prepare
+        self._trained_together = trained_together
+        self._personalization = personalization
         self._anew = anew
-        max_size = dataset.splits["train"].max_size
         # Bytes of a client's row where rows live on the host; None where they do not.
         self._row_bytes = row_bytes
-        self._row_of = {
-            False: kept_row if row_bytes is None else given_row,
-            True: new_row(algorithm, personalization, max_size=max_size),
-        }
-        self._own_row = {
-            anew: jax.jit(prepare(self._one_row(row_of)), out_shardings=replicated(mesh))
-            for anew, row_of in self._row_of.items()
-        }
-        self._compiled: dict[tuple[str, bool], Callable[..., Any]] = {}
+        self._own_model: dict[_How, Callable[..., OwnModel]] = {}
+        self._compiled: dict[tuple[str, _How], Callable[..., Any]] = {}
         self._asking: dict[tuple[Any, ...], Callable[..., Any]] = {}
 
     def evaluate(
-        self, state: SimulationState, split: str = "test", clients: Sequence[int] | None = None
+        self,
+        state: SimulationState,
+        split: str = "test",
+        clients: Sequence[int] | None = None,
+        personalization: Personalization | None = None,
     ) -> dict[str, Any]:
-        """Every asked client's metrics, in the order of their ids."""
+        """Every asked client's metrics, in the order of their ids; all join anew by the
+        personalization, where one is given."""
         check.one_of(self._dataset.splits, split=split)
         everyone = np.arange(self._dataset.num_clients)
         ids = self._known(everyone if clients is None else clients)
         state = self._ready(state)
-        groups = [(anew, ids[self._anew[ids] == anew]) for anew in (False, True)]
+        groups: list[tuple[_How, np.ndarray]] = [(personalization, ids)]
+        if personalization is None:
+            anew = self._anew[ids]
+            groups = [(None, ids[~anew]), (self._personalization, ids[anew])]
         reports = [
             report
-            for anew, some in groups
+            for how, some in groups
             if some.size
-            for report in self._in_blocks(state, split, anew, some)
+            for report in self._in_blocks(state, split, how, some)
         ]
         joined = jax.tree.map(lambda *columns: np.concatenate(columns), *reports)
         order = np.argsort(joined["client"], kind="stable")
@@ -139,21 +154,14 @@ class Evaluator:
 
     def client(self, state: SimulationState, client_id: int) -> PyTree:
         """A client's state, personalized where need be."""
-        (known,) = self._known([client_id])
-        state = self._ready(state)
-        anew = bool(self._anew[known])
-        ids = np.full(self._mesh.size, known, np.int32)
-        held = self._feed("train", ids) if anew and self._feed is not None else None
-        state = self._with_rows(state, None if anew else ids)
-        return self._own_row[anew](state, self._data, held, np.int32(known))
+        return self._model(self._ready(state), client_id).row
 
     def predict(self, state: SimulationState, client_id: int, x: Any) -> Any:
         """The outputs of a client's own model."""
         inputs = replicate(jnp.asarray(x), self._mesh)
         mask = replicate(jnp.ones((inputs.shape[0],), bool), self._mesh)
-        state = self._ready(state)
-        row = self.client(state, client_id)
-        return self._algorithm.predict(state.server, row, {"x": inputs, "mask": mask})
+        model = self._model(self._ready(state), client_id)
+        return self._algorithm.predict(*model, {"x": inputs, "mask": mask})
 
     def export(self, state: SimulationState, client_id: int) -> Params:
         """A client's own model as one plain params tree.
@@ -166,8 +174,25 @@ class Evaluator:
                 "this algorithm mixes outputs, not parameters: there is no single model to "
                 "export; use predict"
             )
-        state = self._ready(state)
-        return self._algorithm.export(state.server, self.client(state, client_id))
+        return self._algorithm.export(*self._model(self._ready(state), client_id))
+
+    def _model(self, state: SimulationState, client_id: int) -> OwnModel:
+        """What a client predicts with, of a state that is ready."""
+        (known,) = self._known([client_id])
+        how = self._personalization if self._anew[known] else None
+        ids = np.full(self._mesh.size, known, np.int32)
+        held = self._feed("train", ids) if how is not None and self._feed is not None else None
+        if how not in self._own_model:
+            one = self._prepare(self._one_model(self._model_of(how)))
+            self._own_model[how] = jax.jit(one, out_shardings=replicated(self._mesh))
+        state = self._with_rows(state, ids if how is None else None)
+        return self._own_model[how](state, self._data, held, np.int32(0), np.int32(known))
+
+    def _model_of(self, how: _How) -> ModelOf:
+        if how is not None:
+            max_size = self._dataset.splits["train"].max_size
+            return new_model(self._algorithm, how, max_size=max_size)
+        return kept_model if self._row_bytes is None else given_model
 
     def _ready(self, state: SimulationState) -> SimulationState:
         """The state on the devices, without the best snapshot, which nothing here reads, and with
@@ -194,7 +219,7 @@ class Evaluator:
             raise SpecError(f"clients must be ids from 0 to {count - 1}, got {clients!r}")
         return ids
 
-    def _in_blocks(self, state: SimulationState, split: str, anew: bool, ids: np.ndarray):
+    def _in_blocks(self, state: SimulationState, split: str, how: _How, ids: np.ndarray):
         """Reports of clients of one kind: the largest first, in blocks as large as a power of two.
 
         Few sizes of blocks mean few compilations, whatever clients are asked for.
@@ -202,11 +227,11 @@ class Evaluator:
         devices = self._mesh.size
         each = -(-len(ids) // devices)
         largest = _LARGEST_SHARE
-        if self._row_bytes and not anew:
+        if self._row_bytes and how is None:
             largest = min(largest, 1 << max(0, (_MOST_ROWS // self._row_bytes).bit_length() - 1))
         share = min(largest, 1 << (each - 1).bit_length())
         block = share * devices
-        together = min(self._side_by_side(self._batch_of(split)), share)
+        together = min(self._together(split, how), share)
         sizes = np.append(self._dataset.splits[split].sizes, 0)  # nobody has none
         ids = ids[np.argsort(-sizes[ids], kind="stable")]
         ahead = None  # no more than two blocks are on the devices
@@ -215,7 +240,7 @@ class Evaluator:
             filled = np.full(block, self._dataset.num_clients, np.int32)
             filled[: len(some)] = some
             filled = filled[deal(sizes[filled], devices, share, together)]
-            following = filled, self._block(state, split, anew, filled)
+            following = filled, self._block(state, split, how, filled)
             if ahead is not None:
                 yield self._of_clients(*ahead)
             ahead = following
@@ -228,37 +253,39 @@ class Evaluator:
         report = jax.tree.map(lambda leaf: np.asarray(leaf)[real], report)
         return {"client": filled[real], **report}
 
-    def _block(self, state: SimulationState, split: str, anew: bool, ids: np.ndarray) -> PyTree:
-        if (split, anew) not in self._compiled:
-            self._compiled[split, anew] = self._compile(split, anew)
+    def _block(self, state: SimulationState, split: str, how: _How, ids: np.ndarray) -> PyTree:
+        # How many examples a client may use is an argument, so that curves over it compile once.
+        kind, limit = (None, None) if how is None else (how._replace(limit=None), how.limit)
+        limit = np.int32(_MOST_EXAMPLES if limit is None else limit)
+        if (split, kind) not in self._compiled:
+            self._compiled[split, kind] = self._compile(split, kind)
         trained = held = None
         if self._feed is not None:
             held = self._feed(split, ids)
-            trained = self._feed("train", ids) if anew else None
-        state = self._with_rows(state, None if anew else ids)
-        return self._compiled[split, anew](
-            state, self._data, replicate(ids, self._mesh), trained, held
+            trained = None if how is None else self._feed("train", ids)
+        state = self._with_rows(state, ids if how is None else None)
+        return self._compiled[split, kind](
+            state, self._data, replicate(ids, self._mesh), trained, held, limit
         )
 
-    def _compile(self, split: str, anew: bool) -> Callable[..., Any]:
-        max_size = self._dataset.splits[split].max_size
-        batch_size = self._batch_of(split)
+    def _compile(self, split: str, how: _How) -> Callable[..., Any]:
         evaluate = make_evaluate(
             self._algorithm,
             self._metrics,
-            self._row_of[anew],
+            self._model_of(how),
             self._mesh,
-            batch_size=batch_size,
-            max_size=max_size,
-            chunk=self._side_by_side(batch_size),
+            batch_size=self._batch_of(split),
+            max_size=self._dataset.splits[split].max_size,
+            chunk=self._together(split, how),
             by_place=self._row_bytes is not None,
         )
         fed = self._feed is not None
 
-        def block(state, data, ids, trained, held):
+        def block(state, data, ids, trained, held, limit):
             if not fed:
                 held = holdings(data, split, ids)
-                trained = holdings(data, "train", ids) if anew else None
+                trained = None if how is None else holdings(data, "train", ids)
+            trained = None if trained is None else first_of(trained, limit)
             return evaluate(state, data, ids, trained, held, fed)
 
         # Every process sees the whole report.
@@ -269,7 +296,7 @@ class Evaluator:
     ) -> Callable[..., Any]:
         ask = make_diagnose(
             self._algorithm,
-            self._row_of[anew],
+            self._model_of(self._personalization if anew else None),
             self._mesh,
             split=split,
             sizes={name: self._dataset.splits[name].max_size for name in ("train", split)},
@@ -286,15 +313,21 @@ class Evaluator:
 
         return jax.jit(self._prepare(all_of_them), out_shardings=replicated(self._mesh))
 
+    def _together(self, split: str, how: _How) -> int:
+        """Clients side by side on a device, a power of two: those that train models, as there."""
+        if how is None or how.trains == "own":
+            return self._side_by_side(self._batch_of(split))
+        return 1 << (self._trained_together.bit_length() - 1)
+
     def _batch_of(self, split: str) -> int:
         """Examples a step, so that the largest client's steps are alike in size."""
         most = max(1, self._dataset.splits[split].max_size)
         return -(-most // -(-most // self._batch_size))
 
-    def _one_row(self, row_of: Callable[..., PyTree]) -> Callable[..., PyTree]:
-        def row(state, data, held, client):
+    def _one_model(self, model_of: ModelOf) -> Callable[..., OwnModel]:
+        def model(state, data, held, place, client):
             if held is None and data.examples:
                 held = holdings(data, "train", client[None])
-            return row_of(state, data, held, jnp.zeros((), jnp.int32), client)
+            return model_of(state, data, held, place, client)
 
-        return row
+        return model

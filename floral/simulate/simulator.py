@@ -25,7 +25,6 @@ from floral.models import Model
 from floral.simulate.clients import DeviceData, client_context, on_devices
 from floral.simulate.costs import Costs, costs_of, trace_turn
 from floral.simulate.cpu_kernels import with_fast_kernels
-from floral.simulate.evaluate import Personalization, who_personalizes
 from floral.simulate.evaluator import Evaluator
 from floral.simulate.execution import (
     Execution,
@@ -36,6 +35,8 @@ from floral.simulate.execution import (
 )
 from floral.simulate.feed import Feed
 from floral.simulate.memory import Memory, largest_chunk, predicted
+from floral.simulate.personalize import Personalization, who_personalizes
+from floral.simulate.personalize import personalization as make_personalization
 from floral.simulate.probe import Timings, make_probe
 from floral.simulate.sampling import Sampler, full
 from floral.simulate.shard import make_mesh, replicated, share_of
@@ -59,9 +60,10 @@ class Simulator(NamedTuple):
         that is given is then of no more use, and refused.
       rounds: ``(state, count) -> (state, metrics [count])``: so many rounds in one compiled call;
         one by one where data or rows live on the host.
-      evaluate: ``(state, split="test", clients=None) -> {"client": [n], metric: [n], ...}``, each
-        client's own model on its own data; clients that keep nothing, and unseen ones,
-        personalize first, where there is anything to find.
+      evaluate: ``(state, split="test", clients=None, personalization=None) -> {"client": [n],
+        metric: [n], ...}``, each client's own model on its own data; clients that keep nothing, and
+        unseen ones, personalize first, where there is anything to find. With a personalization
+        given, all that are asked for join anew by it, whatever they keep.
       diagnose: ``(state, clients [n], groups [n], *, num_groups, split="train", examples=16) ->
         {"client": [n], "examples": [n], "loss": [n], "loss_alone": [n, C], "variances":
         Variances}``: the losses of clients' own models and of each adaptor alone on so many of
@@ -158,7 +160,7 @@ def make_simulator(
         uplink = uplink._replace(reduce=uplink.reduce.fit(algorithm.factored))
     execution = Execution() if execution is None else execution
     if personalization is None:
-        personalization = Personalization(Batching(batching.batch_size, steps=20))
+        personalization = make_personalization(batch_size=batching.batch_size)
     check.positive_int(evaluation_batch=evaluation_batch)
     if dataset.unseen.all():
         raise SpecError("every client is marked unseen; at least one must train")
@@ -263,9 +265,12 @@ def make_simulator(
         data,
         feed,
         batch_size=evaluation_batch,
-        anew=who_personalizes(algorithm, dataset.unseen, start.struct, context, batch),
+        anew=who_personalizes(
+            algorithm, personalization, dataset.unseen, start.struct, context, batch
+        ),
         row_bytes=costs.client_state_bytes if keeps_rows else None,
         side_by_side=partial(evaluated_together, convolves=convolves, backend=backend),
+        trained_together=chunk,
         prepare=prepare,
     )
     return Simulator(

@@ -252,3 +252,12 @@ def test_predictions_and_personalization_can_be_mapped_over_clients(case, turns,
     assert turns.predictions.shape == (3, 3, 2)
     alone = jax.jit(lambda client: _prediction(case, client))(jnp.array(1))
     near(turns.predictions[1], alone)
+
+
+def test_a_client_may_train_all_by_itself_and_the_state_stays(case, same):
+    before = [np.asarray(leaf) for leaf in jax.tree.leaves(case.whole.server)]
+    alone = simulate.personalization(trains="all", steps=4, batch_size=2)
+    report = case.simulator.evaluate(case.whole, "train", [2, 4], alone)
+    start = case.simulator.evaluate(case.whole, "train", [2, 4], alone._replace(limit=0))
+    assert np.all(report["loss"] < start["loss"])
+    same(before, [np.asarray(leaf) for leaf in jax.tree.leaves(case.whole.server)])
