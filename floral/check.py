@@ -63,7 +63,7 @@ def in_range(low: float, high: float, **named: Any) -> None:
             raise SpecError(f"{name} must lie between {low} and {high}, got {value!r}")
 
 
-def one_of(options: Iterable[str], **named: Any) -> None:
+def one_of(options: Iterable[Any], **named: Any) -> None:
     """Raises SpecError unless every value is one of the options; names the nearest one."""
     options = list(options)
     for name, value in named.items():
@@ -74,7 +74,7 @@ def one_of(options: Iterable[str], **named: Any) -> None:
             )
 
 
-def nearest(given: Any, options: Iterable[str]) -> str | None:
+def nearest(given: Any, options: Iterable[Any]) -> str | None:
     """The option most like what was given, or None where nothing is alike."""
     options = [str(option) for option in options]
     lowered = {option.lower(): option for option in options}
@@ -82,7 +82,7 @@ def nearest(given: Any, options: Iterable[str]) -> str | None:
     return lowered[found[0]] if found else None
 
 
-def did_you_mean(given: Any, options: Iterable[str]) -> str:
+def did_you_mean(given: Any, options: Iterable[Any]) -> str:
     """``"; did you mean 'x'?"``, or nothing where no option is alike."""
     found = nearest(given, options)
     return f"; did you mean {found!r}?" if found else ""
