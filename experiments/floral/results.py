@@ -79,9 +79,9 @@ def results(folder: Path, explanations: str) -> str:
         "# The paper's experiments, run\n",
         "Made by `python experiments/floral/results.py`; only the explanations at its end are "
         "typed. Test accuracy in per cent after the last round, mean ± standard deviation over "
-        "seeds of the mean over clients; in brackets the clients whose largest weight names their "
-        "true group. CIFAR-10 and CIFAR-100: **not run**, the data could not be had; their configs "
-        "are whole, and tested on made images.\n",
+        "seeds of the mean over clients; what has no ± is of one seed. In brackets the clients "
+        "whose largest weight names their true group. CIFAR-10 and CIFAR-100: **not run**, the "
+        "data could not be had; their configs are whole, and tested on made images.\n",
     ]
     for name, title in SECTIONS.items():
         kept = read_cells(folder / f"{name}.json")
