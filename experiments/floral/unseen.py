@@ -133,11 +133,8 @@ def report(results: Mapping[str, Mapping[str, Numbers]]) -> str:
 
 
 def draw_curves(axes: Any, results: Mapping[str, Any], over: str, ticks: list[str]) -> None:
-    """One protocol a line over what it may use, beside the trained clients of the first."""
+    """One protocol a line over what it may use; dashed, the trained clients of its method."""
     places = np.arange(len(ticks))
-    mean, sd = spread([row["trained"] for row in results["stateful"].values()])
-    axes.axhline(mean, color="0.35", linestyle="--", linewidth=1.2, label="trained clients")
-    axes.axhspan(mean - sd, mean + sd, color="0.35", alpha=0.12, linewidth=0)
     for (name, trains), (label, color, marker) in STYLES.items():
         rows = [row[trains] for row in results.get(name, {}).values()]
         if not rows or over not in rows[0]:
@@ -145,6 +142,10 @@ def draw_curves(axes: Any, results: Mapping[str, Any], over: str, ticks: list[st
         mean, sd = spread([row[over] for row in rows])
         axes.plot(places, mean, marker, color=color, label=label, markersize=4.5, linewidth=1.6)
         axes.fill_between(places, mean - sd, mean + sd, color=color, alpha=0.15, linewidth=0)
+        if trains == "own":
+            trained, _ = spread([row["trained"] for row in results[name].values()])
+            axes.axhline(trained, color=color, linestyle="--", linewidth=1, zorder=1)
+    axes.plot([], [], "--", color="0.35", linewidth=1, label="its method's trained clients")
     axes.set_xticks(places, ticks)
     axes.set_ylim(0, 100)
     axes.grid(alpha=0.3)
@@ -182,9 +183,11 @@ def draw_methods(axes: Any, results: Mapping[str, Any]) -> None:
             )
             axes.text(place + side, 2, f"{mean:.1f}", ha="center", color="white", fontsize=7)
     axes.set_xticks(range(len(names)), [NAMES[name] for name in names], fontsize=8)
-    axes.set_ylim(0, 100)
+    axes.set_ylim(0, 112)
+    axes.set_yticks(range(0, 101, 20))
     axes.grid(axis="y", alpha=0.3)
-    axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 0.06))
+    axes.set_axisbelow(True)
+    axes.legend(fontsize=8, loc="upper center", ncols=2, frameon=False)
 
 
 def figure_of(results: Mapping[str, Any], title: str) -> Any:
