@@ -71,38 +71,6 @@ def test_a_guarded_step_with_evidence_is_the_optimizers_own(near):
     )
 
 
-def _nobody(size=2):
-    """A cohort in which every place is empty."""
-    return simulate.Sampler(
-        capacity=lambda population: size,
-        sample=lambda key, round_index, clients: (clients[:size], jnp.zeros(size, bool)),
-    )
-
-
-ATTENDED = {
-    **{
-        name: {}
-        for name in ("fedavg", "floral", "local_adaptor", "ensemble", "scaffold", "dual_adaptor")
-    },
-    "partial": {"private": ("params/Dense_0/bias",)},
-    "fedbabu": {"head": ("params/Dense_0/bias",)},
-}
-
-
-@pytest.mark.parametrize("name", ATTENDED)
-def test_a_round_that_no_one_attends_changes_nothing_but_the_count(
-    name, build, simulator, after, same
-):
-    algorithm = build(name, server_optimizer=optax.adam(0.1), **ATTENDED[name])
-    state = after(simulator(algorithm), 1)
-    idle, metrics = simulator(algorithm, cohort=_nobody()).round(state)
-    counted = {"round": state.server.round + 1} if hasattr(state.server, "round") else {}
-    same(idle.server, state.server._replace(**counted))
-    same(idle.table, state.table)
-    assert int(idle.round) == 2
-    assert {key: float(value) for key, value in metrics.items()} == dict.fromkeys(metrics, 0.0)
-
-
 def test_an_adaptor_whose_cluster_is_absent_keeps_everything_under_adam(
     build, simulator, after, same
 ):

@@ -63,8 +63,12 @@ INPUTS = np.random.default_rng(2).standard_normal((4, 2)).astype(np.float32)
 
 
 def knn(model=None, sample=SAMPLE, **settings):
+    """The algorithm, what clients do in it compiled."""
     model = models.linear(CLASSES) if model is None else model
-    return algorithms.knn_per(model, losses.cross_entropy, LOCAL, sample, **settings)
+    algorithm = algorithms.knn_per(model, losses.cross_entropy, LOCAL, sample, **settings)
+    return algorithm._replace(
+        personalize=jax.jit(algorithm.personalize), predict=jax.jit(algorithm.predict)
+    )
 
 
 def _softmax(logits):
@@ -141,7 +145,7 @@ def test_an_empty_memory_leaves_the_global_model_as_it_is(server, memory, same):
     empty = memory._replace(live=jnp.zeros(7, bool), weight=jnp.float32(1.0))
     expected = algorithms.fedavg(models.linear(CLASSES), losses.cross_entropy, LOCAL)
     batch = {"x": INPUTS}
-    same(knn().predict(server, empty, batch), expected.predict(server, (), batch))
+    same(knn().predict(server, empty, batch), jax.jit(expected.predict)(server, (), batch))
 
 
 def _batches(rows, mask):

@@ -26,16 +26,16 @@ BATCHING = batching(batch_size=2)
 
 CASES = {
     "fedavg": ("fedavg", {}),
-    "floral": ("floral", {"server_optimizer": optax.adam(0.01)}),
-    "floral, stateless": ("floral", {"stateful": False}),
+    "floral": ("floral", {}),
+    "floral, stateless": ("floral", {"stateful": False, "server_optimizer": None}),
     "local_adaptor": ("local_adaptor", {}),
     "ensemble": ("ensemble", {}),
-    "ensemble, stateless": ("ensemble", {"stateful": False}),
+    "ensemble, stateless": ("ensemble", {"stateful": False, "server_optimizer": None}),
     "partial": ("partial", {"private": ("params/Dense_0/bias",)}),
     "fedrep": ("fedrep", {"private": ("params/Dense_0/bias",), "head_passes": 2}),
     "fedbabu": ("fedbabu", {"head": ("params/Dense_0/bias",)}),
     "fedavg_finetuned": ("fedavg_finetuned", {}),
-    "fedprox": ("fedprox", {"server_optimizer": optax.adam(0.01)}),
+    "fedprox": ("fedprox", {}),
     "ditto": ("ditto", {}),
     "scaffold": ("scaffold", {}),
     "apfl": ("apfl", {}),
@@ -47,6 +47,7 @@ CASES = {
     "ifca": ("ifca", {"num_models": 2}),
     "knn_per": ("knn_per", {"of_classes": True}),
 }
+SERVER = {"server_optimizer": optax.adam(0.01)}  # it remembers, and moves by what it remembers
 
 
 def _factories():
@@ -64,7 +65,7 @@ def test_every_exported_algorithm_has_a_case():
     assert _factories() == {name for name, _ in CASES.values()}
 
 
-LATER = [0, 2, 3]  # the clients that take part from round 2 on; till then everyone does
+LATER = [0, 2, 3]  # the clients of the rounds 2 and 3; everyone's are those before, no one's after
 
 
 def _places(ids, *, empty=()):
@@ -75,7 +76,7 @@ def _places(ids, *, empty=()):
         capacity=lambda population: len(ids),
         sample=lambda key, round_index, clients: (
             jnp.asarray(ids),
-            jnp.asarray(filled) & ((round_index < 2) | np.isin(ids, LATER)),
+            jnp.asarray(filled) & (round_index < 4) & ((round_index < 2) | np.isin(ids, LATER)),
         ),
     )
 
@@ -98,7 +99,7 @@ def case(request, build, simulator, after, make_population, two_classes):
     name, settings = CASES[request.param]
     targets = two_classes if settings.get("of_classes") else None
     population = functools.partial(make_population, targets=targets)
-    algorithm = build(name, **settings)
+    algorithm = build(name, **SERVER | settings)
     one_by_one = simulate.execution(walk="scan")
     sim = simulator(algorithm, population(), cohort=_places(range(5)), execution=one_by_one)
     start = sim.init(jax.random.key(0))
@@ -112,6 +113,14 @@ def test_rounds_move_the_server(case):
     start, whole = (jax.tree.leaves(state.server) for state in (case.start, case.whole))
     assert any(np.any(a != b) for a, b in zip(start, whole, strict=True))
     assert int(case.whole.round) == 4
+
+
+def test_a_round_that_no_one_attends_changes_nothing_but_the_count(case, same):
+    idle, metrics = case.simulator.round(case.whole)
+    server = case.whole.server
+    counted = {"round": server.round + 1} if hasattr(server, "round") else {}
+    same(idle, case.whole._replace(round=np.int32(5), server=server._replace(**counted)))
+    assert {key: float(value) for key, value in metrics.items()} == dict.fromkeys(metrics, 0.0)
 
 
 def test_the_state_holds_nothing_but_arrays_and_no_round_changes_its_shapes(case):

@@ -47,8 +47,15 @@ def test_one_slow_turn_does_not_decide(build, simulator):
     assert sim.timings == {1: 2.0, 3: 3.0, 5: 4.0}
 
 
-@pytest.mark.parametrize("home", ["device", "host"])
-@pytest.mark.parametrize("rows", ["device", "host"])
+@pytest.mark.parametrize(
+    ("rows", "home"),
+    [
+        ("device", "device"),
+        ("host", "host"),
+        pytest.param("device", "host", marks=pytest.mark.slow),
+        pytest.param("host", "device", marks=pytest.mark.slow),
+    ],
+)
 def test_timing_leaves_no_trace_in_a_run(rows, home, build, simulator, same):
     """Rounds after a probe are those of the walk that it chose, bit for bit."""
     settings = {"rows": rows, "population": home}

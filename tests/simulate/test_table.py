@@ -41,9 +41,24 @@ def both(simulator):
     return make
 
 
-@pytest.mark.parametrize("home", ["device", "host"])
-@pytest.mark.parametrize("devices", [1, 2])
-@pytest.mark.parametrize("name", ["fedavg", "floral", "local_adaptor"])
+@pytest.mark.parametrize(
+    ("name", "devices", "home"),
+    [
+        # Half of all, in which any two settings meet.
+        ("fedavg", 1, "device"),
+        ("fedavg", 2, "host"),
+        ("floral", 1, "host"),
+        ("floral", 2, "device"),
+        ("local_adaptor", 1, "device"),
+        ("local_adaptor", 2, "host"),
+        pytest.param("fedavg", 1, "host", marks=pytest.mark.slow),
+        pytest.param("fedavg", 2, "device", marks=pytest.mark.slow),
+        pytest.param("floral", 1, "device", marks=pytest.mark.slow),
+        pytest.param("floral", 2, "host", marks=pytest.mark.slow),
+        pytest.param("local_adaptor", 1, "host", marks=pytest.mark.slow),
+        pytest.param("local_adaptor", 2, "device", marks=pytest.mark.slow),
+    ],
+)
 def test_where_rows_live_changes_no_bit(name, devices, home, build, both, same):
     """Three of five take part, on two devices with an empty place."""
     options = {"devices": devices, "population": home, "uplink": MOMENTUM}
