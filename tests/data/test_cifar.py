@@ -70,7 +70,11 @@ def prepared(tmp_path_factory):
             return library.core.DatasetInfo(
                 builder=self,
                 features=library.features.FeaturesDict(
-                    {"image": library.features.Image(shape=(32, 32, 3)), **labels}
+                    {
+                        "id": library.features.Text(),
+                        "image": library.features.Image(shape=(32, 32, 3)),
+                        **labels,
+                    }
                 ),
                 supervised_keys=("image", "label"),
                 disable_shuffling=True,
@@ -82,14 +86,15 @@ def prepared(tmp_path_factory):
         def _generate_examples(self, split):
             for i, pixels in enumerate(PIXELS[split]):
                 labels = {name: y[split][i] for name, (_, y) in self.labels.items()}
-                yield i, {"image": png(pixels), **labels}
+                yield i, {"id": f"{split}_{i}", "image": png(pixels), **labels}
 
     for name, labels in {
         "Cifar10": {"label": (10, COARSE)},
         "Cifar100": {"label": (100, FINE), "coarse_label": (20, COARSE)},
     }.items():
         # A module that is no package has no files for the library to look for.
-        made = type(name, (Base,), {"labels": labels, "__module__": "made_here"})
+        module = {"labels": labels, "__module__": "made_here"}
+        made = type(name, (Base,), module, skip_registration=True)
         made(data_dir=folder, file_format="array_record").download_and_prepare()
     return folder
 

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 import floral
-from floral.experiment.config import read
+from floral.experiment.build import build_dataset
+from floral.experiment.config import methods, read
 from floral.experiment.prepare import build_all
+from floral.experiment.yaml_file import read_value
 
 FOLDER = Path(__file__).parents[2] / "configs"
 CONFIGS = {str(path.relative_to(FOLDER)): path for path in sorted(FOLDER.rglob("*.yaml"))}
@@ -53,7 +55,7 @@ def noisy_cifar(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def read_here(striped_mnist, noisy_cifar):
+def here(striped_mnist, noisy_cifar):
     """``(name, *overrides) -> config``, its data the made ones."""
 
     def read_one(name, *overrides):
@@ -67,15 +69,67 @@ def read_here(striped_mnist, noisy_cifar):
     return read_one
 
 
+def parts(method):
+    """What a method is made of, but for its rates and sizes."""
+    numbers = ("_rate", "_models", "_adaptors", "_optimizer")
+    algorithm = {k: v for k, v in method["algorithm"].items() if not k.endswith(numbers)}
+    return method["adaptors"], method["mixing"], algorithm
+
+
 @pytest.mark.parametrize("name", CONFIGS)
-def test_every_config_builds(name, read_here):
-    assert build_all(read_here(name))
+def test_every_config_builds(name, here):
+    """Its own method, and those of the others that the config it extends has not."""
+    config = here(name)
+    parent = read_value(CONFIGS[name].read_text(), where=name).get("extends")
+    known = []
+    if parent is not None:
+        beside = (CONFIGS[name].parent / parent).resolve().relative_to(FOLDER.resolve())
+        known = [parts(method) for method in methods(here(str(beside))).values()]
+    compare = {
+        method: changes
+        for method, changes in (config.get("compare") or {}).items()
+        if parts(methods(config)[method]) not in known
+    }
+    assert build_all({**config, "compare": compare})
 
 
-def test_a_config_of_mnist_runs(read_here, tmp_path):
+SMALL_RUNS = {
+    "floral/cifar10_rotate_5.yaml": [
+        "model={kind: cnn, channels: [2], kernels: [5], pools: [8], hidden: [4]}",
+        "mixing={kind: softmax}",
+    ],
+    "floral/cifar100_batch_norm.yaml": [
+        "model={kind: vgg, channels: [2], hidden: [4], norm: batch}",
+        "algorithm={kind: partial, private: [batch_stats]}",
+    ],
+}
+
+
+@pytest.mark.parametrize("name", SMALL_RUNS)
+def test_a_config_of_cifar_trains(name, here, tmp_path):
+    """Twenty clients or a hundred, of equal groups; a smaller network and two rounds."""
+    few = ["rounds=2", "compare=null", "evaluate={every: 2, batch_size: 16, diagnose_clients: 0}"]
+    config = here(name, *few, "local.batch_size=8", *SMALL_RUNS[name])
+    experiment, state = floral.load_run(floral.run(config, out=tmp_path).folder)
+    dataset = experiment.dataset
+    clients, clusters = (20, 4) if "cifar10_" in name else (100, 10)
+    assert np.bincount(dataset.traits["cluster"]).tolist() == [clients // clusters] * clusters
+    assert set(dataset.splits["test"].sizes) == {1200 // clients // 6}
+    assert int(state.round) == 2
+
+
+def test_groups_of_cifar_100_have_ten_labels_each(here):
+    dataset = build_dataset(methods(here("floral/cifar100_5.yaml"))["floral"])
+    for cluster in range(10):
+        members = np.flatnonzero(dataset.traits["cluster"] == cluster)
+        labels = [dataset.client(k)[split]["y"] for k in members for split in ("train", "test")]
+        assert set(np.concatenate(labels) % 10) == {cluster}
+
+
+def test_a_config_of_mnist_runs(here, tmp_path):
     """The paper's population: 300 clients of four groups, 10 training images each in its 5 %."""
     few = ["rounds=2", "compare=null", "evaluate.every=2"]
-    result = floral.run(read_here("floral/mnist_label_shift_5.yaml", *few), out=tmp_path)
+    result = floral.run(here("floral/mnist_label_shift_5.yaml", *few), out=tmp_path)
     experiment, state = floral.load_run(result.folder)
     sizes = {name: split.sizes for name, split in experiment.dataset.splits.items()}
     assert experiment.dataset.num_clients == 300
