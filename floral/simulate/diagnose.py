@@ -5,8 +5,8 @@ clients' gradients differ says how much averaging has to even out. Both are of t
 stands, of models as they predict, and change nothing.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +14,8 @@ from jax.sharding import Mesh
 
 from floral.adaptors import weights_at
 from floral.algorithms.base import FederatedAlgorithm
-from floral.data import Batching
-from floral.random import stream
-from floral.simulate.clients import Holdings, own_batches, splits_of_holdings
+from floral.data import Batches
+from floral.simulate.clients import Holdings, splits_of_holdings
 from floral.simulate.moments import (
     Moments,
     no_moments,
@@ -54,8 +53,6 @@ def make_diagnose(
     model_of: ModelOf,
     mesh: Mesh,
     *,
-    split: str,
-    sizes: Mapping[str, int],
     examples: int,
     groups: int,
     by_place: bool = False,
@@ -66,26 +63,19 @@ def make_diagnose(
       algorithm: one with diagnostics.
       model_of: what a client predicts with.
       mesh: the devices that share the clients.
-      split: whose examples losses are of; gradients are of training examples.
-      sizes: examples of the largest client, by split.
-      examples: how many a client shows of each split at most, the same random ones each time.
+      examples: how many a client shows of each split at most, evenly spaced over what it has.
       groups: of clients, G.
       by_place: whether the state's table is the rows of these clients alone [n, ...].
 
     Returns:
       ``(state, data, ids [n], group [n], trained, held, fed) -> {"examples": [n], "loss": [n],
       "loss_alone": [n, C], "variances": Variances}``: mean losses of the client's own model and of
-      each adaptor alone; ``trained`` and ``held`` what the clients train on and have of the split,
+      each adaptor alone on ``held``; gradients are of ``trained``, what the clients train on;
       ``fed`` (static) whether examples are split over the devices too.
     """
     diagnostics, mixture_of = algorithm.diagnostics, algorithm.mixture
     assert diagnostics is not None
     assert mixture_of is not None  # whoever has the first has both
-
-    def shown(state: Any, held: Holdings, split: str, place: Array, client: Array) -> Batch:
-        key = stream(state.key, f"diagnose {split}")
-        batching = Batching(examples)
-        return own_batches(held, place, client, key, batching, max_size=sizes[split]).step(0)
 
     def losses_of(server, row, batch):
         live = jnp.sum(batch["mask"], dtype=jnp.int32)
@@ -100,8 +90,8 @@ def make_diagnose(
         def one(index):
             """A client's losses, its gradients, and what they weigh: []; {path: [C]}."""
             server, row = model_of(state, data, trained, index, ids[index])
-            told = losses_of(server, row, shown(state, held, split, index, ids[index]))
-            batch = shown(state, trained, "train", index, ids[index])
+            told = losses_of(server, row, _shown(held, index, examples))
+            batch = _shown(trained, index, examples)
             gradients = diagnostics.gradients(server, row, batch)
             count = trained.sizes[index].astype(jnp.float32)
             mixture = mixture_of(server, row)
@@ -146,6 +136,14 @@ def make_diagnose(
         return {**told, "variances": variances}
 
     return ask
+
+
+def _shown(held: Holdings, place: Array, examples: int) -> Batch:
+    """Some examples of one client, the same each time, whatever order they are stored in."""
+    size, index = held.sizes[place], jnp.arange(examples)
+    shown = jnp.minimum(size, examples)
+    rows = held.starts[place] + index * size // jnp.maximum(shown, 1)
+    return Batches(held.examples, rows[None], (index < shown)[None]).step(0)
 
 
 def _first(values: PyTree) -> PyTree:

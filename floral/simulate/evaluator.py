@@ -123,7 +123,7 @@ class Evaluator:
           groups: [n] integers from 0, the group of each.
           num_groups: how many there are.
           split: whose examples losses are of; gradients are of training examples.
-          examples: how many a client shows of each at most, the same random ones each time.
+          examples: how many a client shows of each at most, evenly spaced over what it has.
 
         Raises:
           SpecError: for an algorithm without diagnostics, and for clients of both kinds.
@@ -298,8 +298,6 @@ class Evaluator:
             self._algorithm,
             self._model_of(self._personalization if anew else None),
             self._mesh,
-            split=split,
-            sizes={name: self._dataset.splits[name].max_size for name in ("train", split)},
             examples=examples,
             groups=num_groups,
             by_place=self._row_bytes is not None,
