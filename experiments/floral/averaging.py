@@ -8,11 +8,10 @@ quickstart has two. With ``--mixing known`` an oracle tells each client its grou
 but the averages differs. All forms begin alike and train on the same batches; the table has the
 mean over clients of each client's own model on its own test data, and how far the mean of products
 is from the product of means, relative to the former, at the first evaluation and at the last.
-Seeds whose runs are in ``--out`` are not trained again. Two minutes a seed on 2 CPU cores.
+Seeds whose runs are in ``--out`` are not trained again.
 
 Per cent, mean ± standard deviation over the seeds 0 to 2: forms that train both factors differ by
-less than seeds do, since a hardly moves once adaptors belong to groups; a frozen at random has too
-few directions.
+less than seeds do.
 
 | form | known groups, 20 rounds | its gap | learned mixtures, 40 rounds | its gap |
 | --- | ---: | ---: | ---: | ---: |

@@ -188,7 +188,8 @@ def figure_of(found: Mapping[str, Any]) -> Any:
     for axes in (ratio, between, mismatch):
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(fontsize=8, frameon=False)
+    for axes, place in ((ratio, "upper right"), (between, "upper left"), (mismatch, "lower left")):
+        axes.legend(fontsize=8, frameon=False, loc=place)
     return figure
 
 
