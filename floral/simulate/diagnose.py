@@ -122,7 +122,7 @@ def make_diagnose(
         moments, told = jax.lax.scan(turn, start, places)
         base = over_devices(moments["base"], mesh)
         bank = [over_devices(so_far, mesh) for so_far in moments["bank"].values()]
-        return told, _variances(base, bank)
+        return told, _variances(base, bank, told["loss_alone"].shape[-1])
 
     def ask(state, data, ids, group, trained, held, fed):
         lies = splits_of_holdings(fed)
@@ -150,7 +150,7 @@ def _first(values: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: leaf[0], values)
 
 
-def _variances(base: Moments, bank: list[Moments]) -> Variances:
+def _variances(base: Moments, bank: list[Moments], num_adaptors: int) -> Variances:
     """From the base's moments by group, and the bank's by leaf and adaptor."""
     nothing = jnp.full((), jnp.nan)
     each = variance(base)
@@ -160,5 +160,7 @@ def _variances(base: Moments, bank: list[Moments]) -> Variances:
     return Variances(
         base=variance(of_all_groups(base)) if trained else nothing,
         within=within if trained else nothing,
-        bank=sum(map(variance, bank[1:]), start=variance(bank[0])) if bank else nothing[None],
+        bank=sum(map(variance, bank[1:]), start=variance(bank[0]))
+        if bank
+        else jnp.full((num_adaptors,), jnp.nan),
     )

@@ -25,6 +25,7 @@ from floral.models import Model
 from floral.simulate.clients import DeviceData, client_context, on_devices
 from floral.simulate.costs import Costs, costs_of, trace_turn
 from floral.simulate.cpu_kernels import with_fast_kernels
+from floral.simulate.diagnosis import Diagnosis
 from floral.simulate.evaluator import Evaluator
 from floral.simulate.execution import (
     Execution,
@@ -35,9 +36,11 @@ from floral.simulate.execution import (
 )
 from floral.simulate.feed import Feed
 from floral.simulate.memory import Memory, largest_chunk, predicted
+from floral.simulate.own_models import OwnModels
 from floral.simulate.personalize import Personalization, who_personalizes
 from floral.simulate.personalize import personalization as make_personalization
 from floral.simulate.probe import Timings, make_probe
+from floral.simulate.reach import Reach
 from floral.simulate.sampling import Sampler, full
 from floral.simulate.shard import make_mesh, replicated, share_of
 from floral.simulate.start import make_start, server_start
@@ -256,32 +259,36 @@ def make_simulator(
     else:
         chunk = largest_chunk(needed, share=by_rule if on_cpu else share, limit=memory)
     trainer = trainer_of(chunk)
-    evaluator = Evaluator(
+    reach = Reach(
         algorithm,
-        metrics,
         personalization,
         dataset,
         mesh,
         data,
         feed,
-        batch_size=evaluation_batch,
         anew=who_personalizes(
             algorithm, personalization, dataset.unseen, start.struct, context, batch
         ),
         row_bytes=costs.client_state_bytes if keeps_rows else None,
-        side_by_side=partial(evaluated_together, convolves=convolves, backend=backend),
-        trained_together=chunk,
         prepare=prepare,
     )
+    evaluator = Evaluator(
+        reach,
+        metrics,
+        batch_size=evaluation_batch,
+        side_by_side=partial(evaluated_together, convolves=convolves, backend=backend),
+        trained_together=chunk,
+    )
+    models = OwnModels(reach)
     return Simulator(
         start.init,
         trainer.round,
         trainer.rounds,
         evaluator.evaluate,
-        evaluator.diagnose,
-        evaluator.client,
-        evaluator.predict,
-        evaluator.export,
+        Diagnosis(reach).diagnose,
+        models.client,
+        models.predict,
+        models.export,
         trainer.lower,
         lambda: memory_of(trainer),
         start.new_table,

@@ -236,3 +236,12 @@ def _linear_variances(population, offsets, cluster):
     state = state._replace(server=state.server._replace(bank=bank))
     clients = np.arange(len(cluster))
     return sim.diagnose(state, clients, cluster, num_groups=len(offsets))["variances"]
+
+
+@pytest.mark.parametrize("train", [("mixture",), ("base", "mixture"), ("bank", "mixture")])
+def test_what_clients_do_not_train_together_has_no_variance(train, build, simulator):
+    sim = simulator(build("floral", train=train))
+    variances = ask(sim, told_apart(sim.init(jax.random.key(0))))["variances"]
+    assert variances.bank.shape == (2,)
+    assert np.isfinite(variances.bank).all() == ("bank" in train)
+    assert np.isfinite(variances.base) == np.isfinite(variances.within) == ("base" in train)

@@ -1,0 +1,74 @@
+"""One client's own model: what it keeps, what it predicts, and its params to take away."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from floral.errors import SpecError
+from floral.simulate.clients import holdings
+from floral.simulate.personalize import ModelOf, OwnModel
+from floral.simulate.reach import How, Reach
+from floral.simulate.shard import replicate
+from floral.simulate.state import SimulationState
+from floral.typing import Params, PyTree
+
+__all__ = ["OwnModels"]
+
+
+class OwnModels:
+    """The models of single clients; a simulator's own, made by ``make_simulator``."""
+
+    def __init__(self, reach: Reach):
+        self._reach = reach
+        self._own_model: dict[How, Callable[..., OwnModel]] = {}
+
+    def client(self, state: SimulationState, client_id: int) -> PyTree:
+        """A client's state, personalized where need be."""
+        return self._model(self._reach.ready(state), client_id).row
+
+    def predict(self, state: SimulationState, client_id: int, x: Any) -> Any:
+        """The outputs of a client's own model."""
+        inputs = replicate(jnp.asarray(x), self._reach.mesh)
+        mask = replicate(jnp.ones((inputs.shape[0],), bool), self._reach.mesh)
+        model = self._model(self._reach.ready(state), client_id)
+        return self._reach.algorithm.predict(*model, {"x": inputs, "mask": mask})
+
+    def export(self, state: SimulationState, client_id: int) -> Params:
+        """A client's own model as one plain params tree.
+
+        Raises:
+          SpecError: for an algorithm whose clients' models are no single params tree.
+        """
+        if self._reach.algorithm.export is None:
+            raise SpecError(
+                "this algorithm mixes outputs, not parameters: there is no single model to "
+                "export; use predict"
+            )
+        return self._reach.algorithm.export(*self._model(self._reach.ready(state), client_id))
+
+    def _model(self, state: SimulationState, client_id: int) -> OwnModel:
+        """What a client predicts with, of a state that is ready."""
+        (known,) = self._reach.known([client_id])
+        how = self._reach.personalization if self._reach.anew[known] else None
+        ids = np.full(self._reach.mesh.size, known, np.int32)
+        held = (
+            self._reach.feed("train", ids)
+            if how is not None and self._reach.feed is not None
+            else None
+        )
+        if how not in self._own_model:
+            one = _one_model(self._reach.model_of(how))
+            self._own_model[how] = self._reach.compiled(one)
+        state = self._reach.with_rows(state, ids if how is None else None)
+        return self._own_model[how](state, self._reach.data, held, np.int32(0), np.int32(known))
+
+
+def _one_model(model_of: ModelOf) -> Callable[..., OwnModel]:
+    def model(state, data, held, place, client):
+        if held is None and data.examples:
+            held = holdings(data, "train", client[None])
+        return model_of(state, data, held, place, client)
+
+    return model
