@@ -195,7 +195,7 @@ def floral(
         export=lambda server, client: merge(*own_model(server, client), plan),
         mixture=mixture,
         check_traits=traits_check(mixing, num_adaptors),
-        report=report,
+        report=jax.jit(report),
         diagnostics=Diagnostics(losses_beside, gradients),
         factored=Factored(
             pairs=factor_pairs(plan, averaged["bank"]),

@@ -45,7 +45,8 @@ class Diagnosis:
           examples: how many a client shows of each at most, evenly spaced over what it has.
 
         Raises:
-          SpecError: for an algorithm without diagnostics, and for clients of both kinds.
+          SpecError: for an algorithm without diagnostics, clients of both kinds, and groups that
+            are not as many as clients or not below ``num_groups``.
         """
         check.one_of(self._reach.dataset.splits, split=split)
         check.positive_int(examples=examples, num_groups=num_groups)
@@ -55,8 +56,12 @@ class Diagnosis:
         anew = bool(self._reach.anew[ids[0]])
         if np.any(self._reach.anew[ids] != anew):
             raise SpecError("clients: those that train and those that never do are asked apart")
-        devices = self._reach.mesh.size
-        empty = -len(ids) % devices
+        if len(groups) != len(ids) or not all(0 <= group < num_groups for group in groups):
+            raise SpecError(
+                f"groups: expected one of 0 to {num_groups - 1} for each of {len(ids)} clients, "
+                f"got {groups!r}"
+            )
+        empty = -len(ids) % self._reach.mesh.size
         ids = np.append(ids, np.full(empty, self._reach.dataset.num_clients)).astype(np.int32)
         group = np.append(np.asarray(groups), np.zeros(empty)).astype(np.int32)
         settings = (split, examples, num_groups, anew)

@@ -181,16 +181,6 @@ def test_private_statistics_are_each_clients_own_and_are_never_sent(private, pop
     assert np.any(sim.predict(after, 0, x) != sim.predict(elsewhere, 0, x))
 
 
-def test_statistics_stay_private_from_round_to_round(private, population, near):
-    sim = private()
-    state = sim.init(jax.random.key(0))
-    for _ in range(2):
-        state, _ = sim.round(state)
-    means = [0.75 * population.client(k)["train"]["x"].mean(axis=0) for k in range(5)]
-    near(_mean(state.table["client"]["stats"]), np.float32(means))
-    assert state.table["client"]["stats"]["counters"]["steps"].tolist() == [2] * 5
-
-
 def test_a_part_of_the_statistics_may_be_private(private, near):
     sim = private(private=("stats/**/mean",))
     start = sim.init(jax.random.key(0))
@@ -224,13 +214,12 @@ def test_floral_that_trains_its_base_alone_is_partial_with_the_same_private_stat
     near(left.table["client"]["stats"], right.table["client"]["stats"])
 
 
-@pytest.mark.parametrize("train", [("base", "bank"), ("base", "bank", "mixture")])
 def test_an_unseen_client_finds_its_statistics_with_the_shared_part_frozen(
-    private, make_population, near, train
+    private, make_population, near
 ):
     """Also where its mixture is not trained, so that it has nothing to learn by gradients."""
     dataset = make_population(unseen=np.array([False] * 4 + [True]))
-    sim = private(dataset, train=train)
+    sim = private(dataset, train=("base", "bank"))
     state, _ = sim.round(sim.init(jax.random.key(0)))
     x = dataset.client(4)["train"]["x"]
     outputs = sim.predict(state, 4, x)

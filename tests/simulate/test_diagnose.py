@@ -71,6 +71,18 @@ def test_losses_are_those_of_the_merged_models(split, asked, network, population
         assert told["examples"][client] == len(examples["x"])
 
 
+def test_a_client_shows_some_examples_evenly_spaced(asked, network, population, plan):
+    sim, state, _ = asked
+    told, own, server = ask(sim, state, examples=2), weights_of(sim, state), state.server
+    for client, rows in ((0, [0, 2]), (1, [0]), (2, [0, 3])):
+        examples = {k: v[rows] for k, v in population.client(client)["train"].items()}
+        expected = loss_by_hand(
+            network, plan, server, server.base, server.bank, jnp.array(own[client]), examples
+        )
+        np.testing.assert_allclose(told["loss"][client], expected, rtol=1e-5)
+    np.testing.assert_array_equal(told["examples"], np.minimum(SIZES, 2))
+
+
 def gradients_by_hand(network, plan, server, own, population):
     """Each client's gradients on all its training examples: [5, P] of the base, [5, C, Q]."""
     of_base, of_bank = [], []
@@ -175,6 +187,10 @@ def test_what_cannot_be_asked_is_refused(build, simulator, make_population):
     sim = simulator(build("fedavg"))
     with pytest.raises(SpecError, match="no bank"):
         ask(sim, sim.init(jax.random.key(0)))
+    for groups in ([0, 1, 0, 1, 2], [0, 1]):
+        sim = simulator(build("floral"))
+        with pytest.raises(SpecError, match="groups: expected one of 0 to 1 for each of 5 clients"):
+            sim.diagnose(sim.init(jax.random.key(0)), EVERYONE, groups, num_groups=2)
     unseen = make_population(unseen=[False, False, False, False, True])
     sim = simulator(build("floral"), dataset=unseen)
     with pytest.raises(SpecError, match="are asked apart"):
