@@ -1,6 +1,9 @@
 """Clients that never trained: what they reach, by how many examples and steps, training what.
 
-    python experiments/floral/unseen.py configs/quickstart.yaml --out unseen_digits
+    python experiments/floral/unseen.py configs/quickstart.yaml --out unseen_digits \\
+        --seeds 0 1 2 3 4 5 6 7 8 9
+    python experiments/floral/unseen.py configs/floral/mnist_label_shift.yaml rounds=200 \\
+        data.unseen=60 --seeds 0 --methods stateful stateless data known fedavg --out unseen_mnist
 
 Each method trains once a seed, on clients that are not held out. Held-out clients then join by
 three protocols: *zero-shot*, with no example; *own*, where what is shared is frozen and only the
@@ -13,6 +16,17 @@ Writes ``unseen.json``, by method and seed, which a further call with the same c
 unseen less trained clients, which are others with other data; *joined* less trained, which are the
 same clients, once they forget their mixture and join like unseen ones; and each method less the
 stateful one, among them the stateless, seed by seed. An oracle gives *known* clients their cluster.
+
+Measured on the digits (the first command; MNIST is in ``explanations.md``), test accuracy in per
+cent, mean ± standard deviation over ten seeds:
+
+                 trained      unseen   unseen - trained   joined - trained   less stateful
+    stateful   81.0 ± 8.2   80.6 ± 7.4      -0.3 ± 3.0         0.0 ± 0.5
+    stateless  84.8 ± 2.8   84.3 ± 3.1      -0.5 ± 3.3         0.0 ± 0.0        3.8 ± 7.0
+    data       85.8 ± 1.3   86.3 ± 2.8       0.4 ± 3.2         0.0 ± 0.0        4.9 ± 8.2
+    losses     86.2 ± 0.8   86.2 ± 3.0       0.1 ± 3.1         0.0 ± 0.0        5.2 ± 8.3
+    known      86.3 ± 1.0   86.9 ± 2.6       0.6 ± 3.0         0.0 ± 0.0        5.3 ± 8.2
+    fedavg     22.9 ± 1.5   22.5 ± 3.2      -0.4 ± 3.5         0.0 ± 0.0      -58.1 ± 8.8
 """
 
 import argparse
