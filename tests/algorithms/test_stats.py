@@ -181,6 +181,16 @@ def test_private_statistics_are_each_clients_own_and_are_never_sent(private, pop
     assert np.any(sim.predict(after, 0, x) != sim.predict(elsewhere, 0, x))
 
 
+def test_statistics_stay_private_from_round_to_round(private, population, near):
+    sim = private()
+    state = sim.init(jax.random.key(0))
+    for _ in range(2):
+        state, _ = sim.round(state)
+    means = [0.75 * population.client(k)["train"]["x"].mean(axis=0) for k in range(5)]
+    near(_mean(state.table["client"]["stats"]), np.float32(means))
+    assert state.table["client"]["stats"]["counters"]["steps"].tolist() == [2] * 5
+
+
 def test_a_part_of_the_statistics_may_be_private(private, near):
     sim = private(private=("stats/**/mean",))
     start = sim.init(jax.random.key(0))
