@@ -34,6 +34,7 @@ SOURCES = {
     "mnist": lambda files: data.mnist(folder=str(files)),
     "from_dataset": lambda files: data.from_dataset(_loaded(files), client="writer"),
     "huggingface": lambda files: data.huggingface(path=str(files / "saved"), client="writer"),
+    "cifar": lambda files: data.cifar(folder=str(files / "cifar")),
     "tfds": lambda files: data.tfds(name="tiny", data_dir=str(files / "tfds"), client="writer"),
 }
 
@@ -150,6 +151,20 @@ def _write_idx(path, values):
     path.write_bytes(header + values.astype(np.uint8).tobytes())
 
 
+def _save_cifar(path):
+    """The same images, as large and as colourful as CIFAR's."""
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(img=datasets.Image(), label=datasets.ClassLabel(num_classes=10))
+    images = np.tile(PIXELS[..., None], (1, 8, 8, 3))
+    splits = {
+        name: datasets.Dataset.from_dict(
+            {"img": list(images[rows]), "label": LABELS[rows].tolist()}, features=features
+        )
+        for name, rows in (("train", slice(0, 18)), ("test", slice(18, COUNT)))
+    }
+    datasets.DatasetDict(splits).save_to_disk(str(path))
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory, make_table, prepare_tfds):
     """A folder with all that the sources read."""
@@ -159,6 +174,7 @@ def files(tmp_path_factory, make_table, prepare_tfds):
         _write_idx(folder / f"{part}-images-idx3-ubyte", PIXELS[rows])
         _write_idx(folder / f"{part}-labels-idx1-ubyte", LABELS[rows])
     make_table(PIXELS, LABELS, WRITERS).save_to_disk(str(folder / "saved"))
+    _save_cifar(folder / "cifar")
     prepare_tfds(PIXELS, LABELS, WRITERS, folder / "tfds")
     data.save_mapped(POPULATIONS["from_clients"](folder, 0), folder / "mapped")
     equal = {name: np.array([rows[:2] for rows in LAYOUT[name]]) for name in ("train", "test")}
