@@ -72,7 +72,7 @@ ways = {
 }
 
 
-def train(mixing, trained, rounds=100, every=10):
+def train(mixing, trained, rounds=60, every=10):
     """Accuracy and mixtures every so many rounds, and the last state."""
     algorithm = fl.algorithms.floral(
         adapted,

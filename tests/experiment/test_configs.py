@@ -128,7 +128,7 @@ def test_groups_of_cifar_100_have_ten_labels_each(here):
 
 def test_a_config_of_mnist_runs(here, tmp_path):
     """The paper's population: 300 clients of four groups, 10 training images each in its 5 %."""
-    few = ["rounds=2", "compare=null", "evaluate.every=2"]
+    few = ["rounds=2", "compare=null", "evaluate={every: 2, clients: 20, diagnose_clients: 0}"]
     result = floral.run(here("floral/mnist_label_shift_5.yaml", *few), out=tmp_path)
     experiment, state = floral.load_run(result.folder)
     sizes = {name: split.sizes for name, split in experiment.dataset.splits.items()}
