@@ -1,8 +1,8 @@
-"""Tables in plain text."""
+"""Tables in plain text, and in Markdown."""
 
 from collections.abc import Collection, Sequence
 
-__all__ = ["aligned"]
+__all__ = ["aligned", "markdown"]
 
 
 def aligned(rows: Sequence[Sequence[str]], *, numbers: Collection[int]) -> str:
@@ -28,3 +28,21 @@ def aligned(rows: Sequence[Sequence[str]], *, numbers: Collection[int]) -> str:
         return "  ".join(padded).rstrip()
 
     return "\n".join(map(line, rows))
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int = 1) -> str:
+    """A table in Markdown.
+
+    Args:
+      head: its titles.
+      rows: cells, as many in each row.
+      texts: how many of the first columns are texts; the others are numbers and stand to the right.
+
+    Example:
+      >>> print(markdown(["name", "bytes"], [["base", "1,024"]]))
+      | name | bytes |
+      | --- | ---: |
+      | base | 1,024 |
+    """
+    rule = ["---"] * texts + ["---:"] * (len(head) - texts)
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *rows))

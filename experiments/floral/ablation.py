@@ -17,7 +17,7 @@ from typing import Any
 from cells import Cells, Seeds, accuracies
 from results import read_cells
 
-from floral.experiment.plot import PALETTE
+from floral.experiment.plot import PALETTE, save_figure
 
 __all__ = ["figure"]
 
@@ -75,10 +75,7 @@ def main() -> None:
     if not cells:
         parser.error("no results/mixtures.json: keep some runs with results.py first")
     arguments.out.mkdir(parents=True, exist_ok=True)
-    unfinished, path = arguments.out / ".mixtures.png", arguments.out / "mixtures.png"
-    figure(cells).savefig(unfinished, dpi=150, format="png")
-    unfinished.replace(path)
-    print(path)
+    print(save_figure(figure(cells), arguments.out / "mixtures.png"))
 
 
 if __name__ == "__main__":

@@ -23,14 +23,16 @@ less than seeds do.
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from table import spread
+
 import floral as fl
 from floral.experiment.record import read_lines
-from floral.experiment.yaml_file import load
-from floral.metrics import over_seeds
+from floral.experiment.yaml_file import load, write_atomically
+from floral.text_table import markdown
 
 CONFIG = Path(__file__).parents[2] / "configs/quickstart.yaml"
 PAIR, B_ALONE = ["bank"], ["bank/**/b", "bank/**/offset"]
@@ -85,19 +87,11 @@ def table(seeds: Mapping[str, Mapping[str, Numbers]]) -> str:
     """The Markdown table: mean ± standard deviation over seeds, in per cent."""
     forms = next(iter(seeds.values()))
     names = list(next(iter(forms.values())))
-    lines = [["form", *names], ["---", *["---:"] * len(names)]]
-    for form in forms:
-        values = [[seed[form][name] for seed in seeds.values()] for name in names]
-        lines.append([f"`{form}`", *map(spread, values)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def spread(values: Sequence[float]) -> str:
-    """Mean and standard deviation; the value itself of one seed."""
-    if len(values) < 2:
-        return f"{values[0]:.1f}"
-    found = over_seeds(values)
-    return f"{found.mean:.1f} ± {found.sd:.1f}"
+    rows = [
+        [f"`{form}`", *(spread(seed[form][name] for seed in seeds.values()) for name in names)]
+        for form in forms
+    ]
+    return markdown(["form", *names], rows)
 
 
 def main() -> None:
@@ -113,9 +107,9 @@ def main() -> None:
     for seed in arguments.seeds:
         seeds[str(seed)] = trained(settings(seed, **given), arguments.out)
         text = table(seeds)
-        (arguments.out / "averaging.md").write_text(text + "\n", encoding="utf-8")
+        write_atomically(arguments.out / "averaging.md", text + "\n")
         content = json.dumps({**given, "seeds": seeds}, indent=1)
-        (arguments.out / "averaging.json").write_text(content + "\n", encoding="utf-8")
+        write_atomically(arguments.out / "averaging.json", content + "\n")
     print(text)
 
 

@@ -11,13 +11,14 @@ the grid itself, mean over seeds.
 """
 
 import argparse
-import statistics
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from table import spread
+
 from floral.errors import ConfigError
-from floral.experiment.comparison import markdown
 from floral.experiment.record import read_json, read_lines
+from floral.text_table import markdown
 
 __all__ = ["Choice", "choose"]
 
@@ -90,11 +91,6 @@ def validated(place: Path, when: float) -> float:
     if not before:
         raise ConfigError(f"{place}: nothing was evaluated up to round {when:g}")
     return before[-1]["validation"]["accuracy"]["mean"]
-
-
-def spread(values: list[float]) -> str:
-    sd = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.1f}{sd}"
 
 
 def report(folders: list[Path], share: float) -> str:

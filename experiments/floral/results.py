@@ -17,6 +17,7 @@ from table import beside, table
 
 from floral.errors import ConfigError
 from floral.experiment.record import read_json
+from floral.experiment.yaml_file import write_atomically
 
 __all__ = ["results"]
 
@@ -50,13 +51,6 @@ def joined(old: Cells, new: Cells) -> Cells:
             kept = cells.setdefault(task, {}).get(method, {})
             cells[task][method] = dict(sorted({**kept, **seeds}.items()))
     return cells
-
-
-def write(path: Path, text: str) -> None:
-    """The whole file or none of it."""
-    unfinished = path.with_name(f"{path.name}.new")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
 
 
 def hours(cells: Cells) -> float:
@@ -110,9 +104,9 @@ def main() -> None:
         except ConfigError as error:
             parser.error(str(error))
         folder.mkdir(exist_ok=True)
-        write(path, json.dumps(cells, indent=1) + "\n")
+        write_atomically(path, json.dumps(cells, indent=1) + "\n")
     explanations = (HERE / "explanations.md").read_text(encoding="utf-8")
-    write(HERE / "RESULTS.md", results(folder, explanations))
+    write_atomically(HERE / "RESULTS.md", results(folder, explanations))
 
 
 if __name__ == "__main__":

@@ -29,12 +29,14 @@ from typing import Any
 from cells import Cells, Seeds, accuracies, collect
 
 from floral.errors import ConfigError
-from floral.experiment.comparison import markdown
+from floral.experiment.comparison import probability
 from floral.experiment.history import CHOICES
 from floral.experiment.record import read_json
+from floral.experiment.yaml_file import write_atomically
 from floral.metrics import between_seeds, over_seeds, welch
+from floral.text_table import markdown
 
-__all__ = ["beside", "table"]
+__all__ = ["beside", "spread", "table"]
 
 PAIRS = (
     ("floral", "known_clusters"),
@@ -77,10 +79,6 @@ def difference(methods: Mapping[str, Seeds], one: str, other: str) -> str:
         f"{found.mean:+.1f} ± {found.sd:.1f} [{found.low:+.1f}, {found.high:+.1f}], "
         f"p {probability(found.p)}"
     )
-
-
-def probability(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def table(cells: Cells) -> str:
@@ -162,9 +160,7 @@ def main() -> None:
     except ConfigError as error:
         parser.error(str(error))
     if arguments.json is not None:
-        unfinished = arguments.json.with_suffix(".new")
-        unfinished.write_text(json.dumps(cells, indent=1) + "\n", encoding="utf-8")
-        unfinished.replace(arguments.json)
+        write_atomically(arguments.json, json.dumps(cells, indent=1) + "\n")
     print(table(cells))
     if published is not None:
         print(f"\n{beside(cells, published, arguments.rows)}")

@@ -33,7 +33,8 @@ import optax
 
 import floral as fl
 from floral.experiment.history import mismatch_decay
-from floral.experiment.plot import PALETTE
+from floral.experiment.plot import PALETTE, save_figure
+from floral.experiment.yaml_file import write_atomically
 
 CLUSTERS = (1, 2, 4, 8)
 CLIENTS, EXAMPLES, NOISE = 1024, 16, 1.0  # of the constructed cases
@@ -201,9 +202,8 @@ def main() -> None:
     arguments = parser.parse_args()
     found = measured(range(arguments.seeds), marks(arguments.rounds))
     arguments.out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(found, indent=1)
-    (arguments.out / "theory.json").write_text(text + "\n", encoding="utf-8")
-    figure_of(found).savefig(arguments.out / "theory.png", dpi=150)
+    write_atomically(arguments.out / "theory.json", json.dumps(found, indent=1) + "\n")
+    save_figure(figure_of(found), arguments.out / "theory.png")
     for c in CLUSTERS:
         mean, sd = spread(found["variances"], "ratio")[:, CLUSTERS.index(c)]
         print(f"C = {c}: ratio {mean:.4f} ± {sd:.4f}, 1/C = {1 / c:.4f}")

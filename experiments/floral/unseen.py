@@ -41,7 +41,8 @@ import numpy as np
 
 from floral.experiment.build import build
 from floral.experiment.config import methods, read
-from floral.experiment.plot import PALETTE
+from floral.experiment.plot import PALETTE, save_figure
+from floral.experiment.yaml_file import write_atomically
 from floral.simulate import personalization
 from floral.startup import cache_folder
 
@@ -251,10 +252,10 @@ def main() -> None:
             if seed not in seeds:
                 seeds[seed] = measure(whole[name], name)
                 print(f"seed {seed}, {name}: {seeds[seed]['unseen']:.1f} %", flush=True)
-                place.write_text(json.dumps(told, indent=1))
+                write_atomically(place, json.dumps(told, indent=1))
     print(report(results))
     title = f"Clients that never trained: {config['data']['source']['kind']}"
-    figure_of(results, title).savefig(arguments.out / "unseen.png", dpi=150)
+    save_figure(figure_of(results, title), arguments.out / "unseen.png")
 
 
 if __name__ == "__main__":

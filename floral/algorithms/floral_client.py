@@ -66,11 +66,10 @@ def client_side(
       rates: learning rates by part; None is the solver's own.
       preconditioner: of the bank's gradients.
     """
-    trains_shared = any(jax.tree.leaves(parts.shared))
     own = jax.tree.map(lambda moves, stays: moves and stays, parts.trained, parts.private)
 
     def shared_stats(received):
-        return (received.fresh if trains_shared else received.cached)["stats"]
+        return (received.fresh if parts.any_shared else received.cached)["stats"]
 
     def values_of(row, received):
         kept = {part: row[part] for part in parts.private}
@@ -177,7 +176,7 @@ def client_side(
         )
         count = context.num_examples
         sent = {part: moved[part] for part in ("base", "bank") if jax.tree.leaves(moved[part])}
-        sent |= stats_update(before, stats.split(after)[1]) if trains_shared else {}
+        sent |= stats_update(before, stats.split(after)[1]) if parts.any_shared else {}
         weight = dict.fromkeys(sent, count)
         told = finding_told(mixing, received, batches, context.round)
         sent |= told

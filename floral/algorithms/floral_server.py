@@ -83,7 +83,6 @@ def server_side(
     # The server has no mixture of its own.
     no_mixture = jax.tree.map(lambda _: None, parts.shared["mixture"])
     shared_parts = {**parts.shared, "mixture": no_mixture}
-    trains_shared = any(jax.tree.leaves(parts.shared))  # else nothing that it holds may move
 
     def values(server):
         return {"base": server.base, "bank": server.bank, "mixture": no_mixture}
@@ -113,7 +112,7 @@ def server_side(
         once = {"values": cached, "fixed": server.fixed, "finding": found_once}
         if stats.kept:
             once["own_stats"] = own
-        if trains_shared:
+        if parts.any_shared:
             return Download(fresh={**now, "stats": shared}, cached=once)
         return Download(fresh=now, cached={**once, "stats": shared})
 

@@ -34,6 +34,11 @@ class Parts(NamedTuple):
     shared: PyTree
     beside: dict[str, PyTree]
 
+    @property
+    def any_shared(self) -> bool:
+        """Whether anything is; else nothing that the server holds may move."""
+        return any(jax.tree.leaves(self.shared))
+
 
 def roles(
     values: dict[str, PyTree],

@@ -150,6 +150,12 @@ def _mixture_numbers(columns: list[np.ndarray], table: dict[str, np.ndarray]) ->
     """How sure and how right mixtures are, averaged over layers where each has its own."""
     unseen, known = table["unseen"], _clusters(table)
     groups = {"": ~unseen, "unseen_": unseen}
+    # What an adaptor stands for is settled by those who trained it.
+    stands_for = (
+        []
+        if known is None
+        else [mixtures.matching(column[~unseen], known[~unseen]) for column in columns]
+    )
     numbers: dict[str, float] = {}
     for prefix, chosen in groups.items():
         if not chosen.any():
@@ -164,8 +170,6 @@ def _mixture_numbers(columns: list[np.ndarray], table: dict[str, np.ndarray]) ->
         )
         if known is not None:
             clusters = known[chosen]
-            # What an adaptor stands for is settled by those who trained it.
-            stands_for = [mixtures.matching(column[~unseen], known[~unseen]) for column in columns]
             scores = [mixtures.cluster_scores(w, clusters) for w in weights]
             for name in ("ari", "nmi"):
                 numbers[prefix + name] = float(np.mean([score[name] for score in scores]))

@@ -10,8 +10,9 @@ from floral.experiment import record
 from floral.experiment.seeds import Ended, collect
 from floral.experiment.yaml_file import write_atomically
 from floral.metrics import between_clients, between_seeds, over_clients, over_seeds
+from floral.text_table import markdown
 
-__all__ = ["compare", "markdown"]
+__all__ = ["compare", "probability"]
 
 _NONE = "–"
 
@@ -61,12 +62,6 @@ def compare(
     if out is not None:
         write_atomically(Path(out), text)
     return text
-
-
-def markdown(head: list[str], rows: list[list[str]], *, texts: int = 1) -> str:
-    """A table whose first columns are texts and whose others are numbers."""
-    rule = ["---"] * texts + ["---:"] * (len(head) - texts)
-    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *rows))
 
 
 def _table(
@@ -123,7 +118,7 @@ def _less(
         mine, theirs = ({s: scale * ends[s].value for s in both} for ends in (seeds, base))
         found = between_seeds(mine, theirs, confidence=confidence)
         shown = f"{found.mean:+{places}} ± {found.sd:{places}}"
-        return [shown, _span(found, f"+{places}"), _probability(found.p)]
+        return [shown, _span(found, f"+{places}"), probability(found.p)]
     one, other = seeds[both[0]], base[both[0]]
     shown = f"{scale * (one.value - other.value):+{places}}"
     if by_client is None:
@@ -147,7 +142,8 @@ def _span(found, places: str) -> str:
     return f"[{found.low:{places}}, {found.high:{places}}]"
 
 
-def _probability(p: float) -> str:
+def probability(p: float) -> str:
+    """A p-value as it is shown."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 

@@ -1,11 +1,12 @@
 """Figures from tables: nothing is computed here but places on the page."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["PALETTE", "ClientValues", "MixturePanel", "comparison_figure"]
+__all__ = ["PALETTE", "ClientValues", "MixturePanel", "comparison_figure", "save_figure"]
 
 PALETTE = (
     "#0072B2",
@@ -72,6 +73,14 @@ def comparison_figure(
     if mixtures is not None:
         _draw_mixtures(figure, axes[2], mixtures)
     return figure
+
+
+def save_figure(figure: Any, path: Path) -> Path:
+    """Writes a PNG whole or not at all; returns its path."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    figure.savefig(temporary, dpi=150, format="png")
+    temporary.replace(path)
+    return path
 
 
 def _scaled(values: np.ndarray, quantity: str) -> np.ndarray:

@@ -8,8 +8,9 @@ import numpy as np
 
 from floral.experiment import record
 from floral.experiment.history import mismatch_decay
-from floral.experiment.plot import ClientValues, MixturePanel, comparison_figure
+from floral.experiment.plot import ClientValues, MixturePanel, comparison_figure, save_figure
 from floral.experiment.yaml_file import write_atomically
+from floral.text_table import markdown
 
 __all__ = ["advice", "mixture_rows", "table_rows", "write_report"]
 
@@ -150,7 +151,7 @@ def write_report(
     folder: Path, summaries: Mapping[str, Mapping[str, Any]], folders: Mapping[str, Path]
 ) -> tuple[Path, Path]:
     """Writes ``report.md`` and ``figure.png`` into the folder; returns their paths."""
-    text = _markdown(*table_rows(summaries))
+    text = markdown(*table_rows(summaries))
     notes = (
         "Numbers are means over the clients of each client's own model on its own data, at "
         "the last round; *of examples* counts every example alike, not every client; *best* is the "
@@ -163,7 +164,7 @@ def write_report(
     notes += "".join(f"\n`{name}`: {what}.\n" for name, what in told if what)
     head, rows = mixture_rows(summaries, folders)
     if rows:
-        notes += f"\n{_markdown(head, rows)}\n\n{_MIXTURE_NOTES}"
+        notes += f"\n{markdown(head, rows)}\n\n{_MIXTURE_NOTES}"
     report = folder / "report.md"
     write_atomically(report, f"# {folder.name}\n\n{text}\n\n{notes}\n![]({'figure.png'})\n")
     figure = comparison_figure(
@@ -173,15 +174,7 @@ def write_report(
         quantity="accuracy" if "accuracy" in _tested(next(iter(summaries.values()))) else "loss",
         split=_shown_split(next(iter(summaries.values()))),
     )
-    picture, temporary = folder / "figure.png", folder / "figure.tmp.png"
-    figure.savefig(temporary, dpi=150)
-    temporary.replace(picture)
-    return report, picture
-
-
-def _markdown(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return report, save_figure(figure, folder / "figure.png")
 
 
 def _curve(place: Path) -> dict[str, np.ndarray]:

@@ -8,11 +8,10 @@ Adaptors", section 4.
 
 import numpy as np
 
+from floral.messages import evidence
 from floral.mixtures.agreement import matching
 
 __all__ = ["aggregation_mismatch", "aggregation_weights", "effective_clients"]
-
-_LEAST_SHARE = 1e-6  # of all examples: an adaptor with less is not averaged
 
 
 def aggregation_weights(weights: np.ndarray, sizes: np.ndarray) -> np.ndarray:
@@ -31,7 +30,7 @@ def aggregation_weights(weights: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """
     counts = np.asarray(weights, float) * np.asarray(sizes, float)[:, None]
     totals = counts.sum(axis=0)
-    used = totals > _LEAST_SHARE * totals.sum()
+    used = np.asarray(evidence(totals))  # an adaptor without is not averaged
     return np.where(used, counts / np.where(used, totals, 1.0), 0.0)
 
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from floral import tree
-from floral.adaptors import Product, best_pair_of_sum
+from floral.adaptors import Product, best_pair_of_sum, weights_at
 from floral.messages import Reduced, evidence
 from floral.typing import Array, PyTree
 from floral.uplink.base import Fold, Reducer
@@ -178,8 +178,7 @@ def _sent(
 ) -> tuple[Array, Array, Array]:
     """The updates of a path as matrices [K, C, R, ...], zero where their weights [K, C] are."""
     left, right = jax.vmap(_matrices(product))(updates["bank"][path])
-    weight = weights["bank"]
-    weight = weight[path] if isinstance(weight, Mapping) else weight
+    weight = weights_at(weights["bank"], path)
     weight = jnp.broadcast_to(weight.reshape(len(weight), -1), left.shape[:2])
     spoke = (weight != 0)[..., None, None]
     return jnp.where(spoke, left, 0), jnp.where(spoke, right, 0), weight
@@ -187,9 +186,7 @@ def _sent(
 
 def _weight_at(weights: PyTree, path: str, num_adaptors: int) -> Array:
     """The summed weight of a path's adaptors, [C]."""
-    weight = weights["bank"]
-    weight = weight[path] if isinstance(weight, Mapping) else weight
-    return jnp.broadcast_to(weight, (num_adaptors,))
+    return jnp.broadcast_to(weights_at(weights["bank"], path), (num_adaptors,))
 
 
 def _stack(left: Array, right: Array, share: Array) -> tuple[Array, Array]:
