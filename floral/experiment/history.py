@@ -16,6 +16,8 @@ from floral.experiment.assess import score
 
 __all__ = ["CHOICES", "best_validated", "last_bin", "last_round", "mismatch_decay"]
 
+_ROUNDING = 1e-6  # of shares that are made of float32 weights
+
 Lines = Sequence[Mapping[str, Any]]
 """A run's ``metrics.jsonl``, in order: ``round`` in each, ``evaluation`` in some."""
 
@@ -87,8 +89,8 @@ CHOICES: Mapping[str, Callable[[Lines], dict[str, Any]]] = {
 def mismatch_decay(lines: Lines) -> float | None:
     r"""The β of ``‖δ_t‖² ∝ t^-β`` that fits a run's aggregation mismatch, t in rounds.
 
-    By least squares between logarithms, over the evaluations with a mismatch above zero: once it is
-    zero it has no logarithm, and once mixtures stay as they are β goes to zero with more rounds.
+    By least squares between logarithms, over the evaluations with a mismatch above 1e-6: below it
+    is what float32 weights round. Once mixtures stay as they are β goes to zero with more rounds.
 
     Returns:
       β, above zero where the mismatch falls; None of fewer than three such evaluations.
@@ -107,7 +109,7 @@ def mismatch_decay(lines: Lines) -> float | None:
         (line["round"], line.get("evaluation", {}).get("mixture", {}).get("mismatch"))
         for line in lines
     ]
-    points = np.array([(taken, number) for taken, number in found if number], float)
+    points = np.array([point for point in found if (point[1] or 0.0) > _ROUNDING], float)
     if len(points) < 3:
         return None
     rounds, mismatch = np.log(points).T

@@ -42,6 +42,7 @@ def test_one_model_for_all_varies_between_clusters_by_the_closed_form(found):
 def test_the_figure_has_its_panels_and_spread(theory, found, tmp_path):
     seeds = [{"mismatch": [1.0, 0.5, 0.0], "beta": 1.0}, {"mismatch": [1.0, 0.4, 0.1], "beta": 2.0}]
     numbers = {
+        "seeds": [0, 1],
         "rounds": [1, 10, 100],
         "variances": {str(c): [found, found] for c in theory.CLUSTERS},
         "decay": dict.fromkeys(theory.MIXINGS, seeds),
