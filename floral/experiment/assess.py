@@ -140,9 +140,12 @@ def _training_numbers(
     clusters = None if clusters is None else clusters[trained]
     sizes = experiment.dataset.splits["train"].sizes[seen]
     numbers = averaging_numbers(own, sizes, clusters)
-    count = experiment.evaluation.diagnose_clients
-    if count and experiment.algorithm.diagnostics is not None:
-        numbers |= diagnosed(experiment, state, _sample(seen, count), seen, own, clusters)
+    if count := experiment.evaluation.diagnose_clients:
+        if experiment.algorithm.diagnostics is not None:
+            numbers |= diagnosed(experiment, state, _sample(seen, count), seen, own, clusters)
+        if (measure := experiment.simulator.averaging_gap) is not None:
+            cohort = _sample(seen, min(count, experiment.simulator.cohort))
+            numbers["averaging_gap"] = measure(state, cohort)
     return numbers
 
 

@@ -22,7 +22,8 @@ _MIXTURE_NOTES = (
     "are none on training examples. Clients an adaptor: how many of equal weight would average as "
     "well. Mismatch: how far adaptors are from averaging the true clusters, 0 to 2; decay: the "
     "power of rounds by which its square falls. Variance: of clients' gradients, of which so much "
-    "between clusters; averaged: what is left of it in the mean over all clients.\n"
+    "between clusters; averaged: what is left of it in the mean over all clients. Averaging gap: "
+    "what the average of factors misses of that of products, relative to the latter.\n"
 )
 
 
@@ -119,6 +120,7 @@ def mixture_rows(
         "averaged",
         "adaptor variance",
         "averaged",
+        "averaging gap",
     ]
     rows = []
     for name, summary in summaries.items():
@@ -144,6 +146,7 @@ def _mixture_row(name: str, numbers: Mapping[str, Any], decay: float | None) -> 
         show("base_variance_averaged"),
         show("adaptor_variance"),
         show("adaptor_variance_averaged"),
+        show("averaging_gap"),
     ]
 
 

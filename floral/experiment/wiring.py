@@ -199,8 +199,9 @@ def evaluation(
       personalize_steps: steps of that; 0 is none at all.
       personalize_batch: examples a step there.
       personalize_examples: how many training examples it may use; all if null, 0 is none at all.
-      diagnose_clients: of how many of those that train FLoRAL also looks at gradients and at what
-        each adaptor alone loses: the same random ones each time; none if 0.
+      diagnose_clients: of how many of those that train FLoRAL also looks at gradients, at what
+        each adaptor alone loses, and, no more than a cohort of them, at how far the average of
+        their factors would be from that of products: the same random ones each time; none if 0.
       diagnose_examples: how many of its examples each of them shows for that, at most.
     """
     check.positive_int(every=every, batch_size=batch_size, diagnose_examples=diagnose_examples)

@@ -64,7 +64,7 @@ def make_draw(
 def make_round(
     algorithm: FederatedAlgorithm,
     uplink: Uplink,
-    draw: Callable[[Key, Array, DeviceData], Array],
+    draw: Callable[[Key, Array, DeviceData], Array] | None,
     batching: Batching,
     mesh: Mesh,
     *,
@@ -80,7 +80,7 @@ def make_round(
     Args:
       algorithm: what clients and server do.
       uplink: what happens to updates on their way.
-      draw: who takes part; from ``make_draw``.
+      draw: who takes part; from ``make_draw``. None where every round is given its cohort.
       batching: how a client's examples become batches.
       mesh: the devices that share the cohort.
       max_size: training examples of the largest client.
@@ -140,7 +140,10 @@ def make_round(
         return walked._replace(sums=sums, metrics=metrics)
 
     def round_function(state, data, cohort=None):
-        ids, held = Cohort(draw(state.key, state.round, data), None) if cohort is None else cohort
+        if cohort is None:
+            assert draw is not None
+            cohort = Cohort(draw(state.key, state.round, data), None)
+        ids, held = cohort
         fed = held is not None
         if not fed:
             held = holdings(data, "train", ids)

@@ -7,7 +7,7 @@ This is the layer for a user who keeps his own loop::
     state, metrics = simulator.round(state)
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from floral.errors import SpecError
 from floral.messages import GROUPING
 from floral.metrics import Metric
 from floral.models import Model
+from floral.simulate.averaging import make_averaging_gap
 from floral.simulate.clients import DeviceData, client_context, on_devices
 from floral.simulate.costs import Costs, costs_of, trace_turn
 from floral.simulate.cpu_kernels import with_fast_kernels
@@ -72,6 +73,9 @@ class Simulator(NamedTuple):
         Variances}``: the losses of clients' own models and of each adaptor alone on so many of
         their examples, and how the gradients of their training examples vary over the clients
         and within groups of them. For algorithms with ``diagnostics``.
+      averaging_gap: ``(state, clients [n]) -> float``: how far the average of adaptors' factors is
+        from that of their products, relative to the latter, were these clients the next cohort;
+        None where the server averages no such pairs, or the uplink's reducer tells it every round.
       client: ``(state, client id) -> client state``, personalized where need be.
       predict: ``(state, client id, x [B, ...]) -> outputs`` of that client's own model.
       export: ``(state, client id) -> params`` of that model as one plain params tree.
@@ -80,6 +84,7 @@ class Simulator(NamedTuple):
       new_table: ``() -> table`` of zeros for clients' rows on the host, as ``init`` fills one; None
         where rows live on the devices.
       costs: bytes, parameters and operations for each client and round.
+      cohort: how many clients a round has room for.
       chunk: clients side by side on a device.
       devices: devices that share a cohort.
       data: the population on the devices, which another method's simulator may share.
@@ -91,6 +96,7 @@ class Simulator(NamedTuple):
     rounds: Callable[[SimulationState, int], tuple[SimulationState, dict[str, Array]]]
     evaluate: Callable[..., dict[str, Any]]
     diagnose: Callable[..., dict[str, Any]]
+    averaging_gap: Callable[[SimulationState, Sequence[int] | np.ndarray], float] | None
     client: Callable[[SimulationState, int], PyTree]
     predict: Callable[[SimulationState, int, Any], Any]
     export: Callable[[SimulationState, int], Params]
@@ -98,6 +104,7 @@ class Simulator(NamedTuple):
     memory: Callable[[], Memory]
     new_table: Callable[[], PyTree] | None
     costs: Costs
+    cohort: int
     chunk: int
     devices: int
     data: DeviceData
@@ -159,8 +166,9 @@ def make_simulator(
     cohort = full() if cohort is None else cohort
     batching = Batching(batch_size=32) if batching is None else batching
     uplink = make_uplink() if uplink is None else uplink
-    if uplink.reduce.fit is not None:
-        uplink = uplink._replace(reduce=uplink.reduce.fit(algorithm.factored))
+    fit = uplink.reduce.fit
+    if fit is not None:
+        uplink = uplink._replace(reduce=fit(algorithm.factored))
     execution = Execution() if execution is None else execution
     if personalization is None:
         personalization = make_personalization(batch_size=batching.batch_size)
@@ -232,7 +240,8 @@ def make_simulator(
             host=start.in_memory,
         )
 
-    share = share_of(cohort.capacity(len(dataset.seen)), mesh.size)
+    room = cohort.capacity(len(dataset.seen))
+    share = share_of(room, mesh.size)
     memory = None if execution.memory is None else int(execution.memory * 2**30)
 
     def needed(chunk: int) -> int:
@@ -286,6 +295,7 @@ def make_simulator(
         trainer.rounds,
         evaluator.evaluate,
         Diagnosis(reach).diagnose,
+        make_averaging_gap(reach, uplink, batching, chunk=chunk) if fit is None else None,
         models.client,
         models.predict,
         models.export,
@@ -293,6 +303,7 @@ def make_simulator(
         lambda: memory_of(trainer),
         start.new_table,
         costs,
+        room,
         chunk,
         mesh.size,
         data,

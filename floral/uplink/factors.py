@@ -18,7 +18,8 @@ One side is frozen by what FLoRAL trains, ``train: [base, "bank/**/b", "bank/**/
 with additive adaptors beside the pairs; `ffa_lora` is the same with one adaptor for all.
 
 The reducers here tell a round's ``averaging_gap``: the norm of E over all pairs and adaptors,
-relative to that of the average of products. Adaptors without factors, such as additive ones, and
+relative to that of the average of products. Under `weighted_mean` a simulator measures it when
+asked, as evaluations of the command line do. Adaptors without factors, such as additive ones, and
 pairs of which one factor is frozen, are averaged as they are, which is exact.
 """
 

@@ -20,6 +20,7 @@ DIAGNOSED = {
     "base_variance_averaged",
     "adaptor_variance",
     "adaptor_variance_averaged",
+    "averaging_gap",
 }
 FREE = {"clients_an_adaptor", "fewest_clients", "mismatch"}
 
