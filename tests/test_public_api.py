@@ -47,8 +47,8 @@ PUBLIC = {
     "floral.models": "Model augmented cnn from_equinox from_function from_linen from_nnx linear "
     "mlp resnet vgg vit",
     "floral.simulate": """
-        Costs Execution Personalization Sampler SimulationState Simulator Variances execution fixed
-        full make_simulator personalization sample_batch scheduled
+        Costs Execution Personalization Sampler SimulationState Simulator Variances best_start
+        execution fixed full make_simulator personalization sample_batch scheduled start_key
     """,
     "floral.uplink": "Fold Reducer Uplink clip factor_mean product_mean residual_mean uplink "
     "weighted_mean",

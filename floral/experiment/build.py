@@ -15,7 +15,7 @@ from floral.experiment import places
 from floral.experiment.places import SCHEMA
 from floral.experiment.schema import Call
 from floral.experiment.signature import takes_wiring
-from floral.experiment.wiring import Checkpointing, Evaluation, LocalTraining
+from floral.experiment.wiring import Checkpointing, Evaluation, LocalTraining, Restarts
 from floral.metrics import accuracy, from_per_example
 from floral.mixtures import Mixing, softmax
 from floral.models import Model, augmented
@@ -40,6 +40,7 @@ class Experiment(NamedTuple):
       evaluation: when clients are evaluated.
       checkpointing: when the state is saved.
       rounds: how many rounds are trained.
+      restarts: how many starts are tried before; None for one alone.
     """
 
     config: Mapping[str, Any]
@@ -52,6 +53,7 @@ class Experiment(NamedTuple):
     evaluation: Evaluation
     checkpointing: Checkpointing
     rounds: int
+    restarts: Restarts | None
 
 
 def build_dataset(config: Mapping[str, Any]) -> FederatedDataset:
@@ -145,6 +147,7 @@ def build(
         evaluation=evaluation,
         checkpointing=SCHEMA.construct(places.CHECKPOINT, config["checkpoint"] or {}),
         rounds=config["rounds"],
+        restarts=_restarts(config, dataset),
     )
 
 
@@ -187,6 +190,23 @@ def _check_outputs(
     losses_shape = jax.eval_shape(loss, outputs, batch).shape
     if losses_shape != (rows,):
         raise SpecError(f"loss: expected one number an example, got shape {losses_shape}")
+
+
+def _restarts(config: Mapping[str, Any], dataset: FederatedDataset) -> Restarts | None:
+    if config["restarts"] is None:
+        return None
+    asked: Restarts = SCHEMA.construct(places.RESTARTS, config["restarts"])
+    if asked.rounds > config["rounds"]:
+        raise ConfigError(
+            f"restarts.rounds: expected at most the run's {config['rounds']}, got {asked.rounds}"
+        )
+    validation = dataset.splits.get("validation")
+    if validation is None or not validation.sizes[dataset.seen].any():
+        raise ConfigError(
+            "restarts: starts are chosen by validation examples, and clients that train have none: "
+            "set data.split.validation"
+        )
+    return asked
 
 
 def _mixing(config: Mapping[str, Any]) -> Mixing:

@@ -22,6 +22,7 @@ __all__ = [
     "LOCAL",
     "MIXING",
     "MODEL",
+    "RESTARTS",
     "SCHEMA",
     "TOP_LEVEL",
     "UPLINK",
@@ -142,6 +143,7 @@ COHORT = Area("cohort", _from("floral.simulate", "fixed", "full"))
 EXECUTION = Section("execution", _one("floral.simulate", "execution"))
 EVALUATE = Section("evaluate", _one("floral.experiment.wiring", "evaluation"))
 CHECKPOINT = Section("checkpoint", _one("floral.experiment.wiring", "checkpointing"))
+RESTARTS = Section("restarts", _one("floral.experiment.wiring", "restarts"))
 EXPERIMENT = Section("experiment", _one("floral.experiment.wiring", "experiment"))
 
 _BY_TYPE: dict[str, Place] = {
@@ -163,6 +165,7 @@ _BY_TYPE: dict[str, Place] = {
     "Execution": EXECUTION,
     "Evaluation": EVALUATE,
     "Checkpointing": CHECKPOINT,
+    "Restarts": RESTARTS,
 }
 
 AREAS = tuple(_BY_TYPE.values())
@@ -185,5 +188,6 @@ TOP_LEVEL = (
     "checkpoint",
     "execution",
     "start_from",
+    "restarts",
     "compare",
 )

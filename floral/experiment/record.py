@@ -6,6 +6,7 @@
     timing.jsonl       wall seconds, apart from it
     clients/           one parquet table an evaluation: round_000100.parquet
     checkpoints/       the whole state
+    restarts.json      the starts that were tried, where several were asked for
     summary.json       once the run is done
 
 Everything but the two growing files is written under a temporary name and renamed. Of several

@@ -21,6 +21,7 @@ from floral.experiment.environment import (
     describe_environment,
 )
 from floral.experiment.processes import anyone, is_first, several, told
+from floral.experiment.restarts import chosen_start, tried
 from floral.experiment.state import is_whole, keep_best, start_state
 from floral.experiment.stopping import heeding_signals
 from floral.simulate import SimulationState
@@ -39,7 +40,12 @@ class Interrupted(KeyboardInterrupt):
 
 
 def run_method(
-    experiment: Experiment, folder: Path, *, source: PyTree = None, tick: Tick | None = None
+    experiment: Experiment,
+    folder: Path,
+    *,
+    source: PyTree = None,
+    tick: Tick | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Runs one method from where its folder stands to its last round.
 
@@ -48,6 +54,7 @@ def run_method(
       folder: the run folder, new or of an unfinished run.
       source: another run's server to start from.
       tick: told of every round.
+      say: told, in a line, of what happens before the first.
 
     Returns:
       The summary, as ``summary.json`` has it.
@@ -60,7 +67,8 @@ def run_method(
     check_alike(experiment)
     begun = told(lambda: _opened(experiment, folder))
     if begun is None:
-        state = start_state(experiment, source)
+        start = chosen_start(experiment, folder, source, say)
+        state = start_state(experiment, source, start=start)
     else:
         struct = jax.eval_shape(lambda: start_state(experiment))
         state = checkpoint.restore(checkpoints, begun, struct, experiment.simulator.new_table)
@@ -205,6 +213,9 @@ class _Loop:
             "costs": self.experiment.simulator.costs._asdict(),
             "seconds": sum(seconds),
         }
+        if (restarts := tried(self.folder)) is not None:
+            summary["restarts"] = restarts
+            summary["seconds"] += sum(restarts["seconds"])
         record.write_json(self.folder / "summary.json", summary)
         return record.read_json(self.folder / "summary.json")
 

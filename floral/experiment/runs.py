@@ -185,7 +185,14 @@ def _run_one(
     begun = told(lambda: checkpoint.latest_round(place / "checkpoints"))
     source = None if begun else source_of(experiment, folder)
     progress.start(name, experiment, begun or 0)
-    progress.finish(name, run_method(experiment, place, source=source, tick=progress.tick))
+    summary = run_method(
+        experiment,
+        place,
+        source=source,
+        tick=progress.tick,
+        say=lambda line: progress.note(f"{name}: {line}"),
+    )
+    progress.finish(name, summary)
 
 
 def _method_folders(folder: Path, resolved: Mapping[str, Any]) -> dict[str, Path]:

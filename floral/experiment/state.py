@@ -9,7 +9,7 @@ from jax.core import Tracer
 from floral import check
 from floral.errors import ConfigError
 from floral.experiment.build import Experiment
-from floral.simulate import SimulationState
+from floral.simulate import SimulationState, start_key
 from floral.simulate.table import copy_table, is_current, on_host
 from floral.typing import PyTree
 
@@ -32,19 +32,22 @@ class Best(NamedTuple):
     table: PyTree
 
 
-def start_state(experiment: Experiment, source: PyTree = None) -> SimulationState:
+def start_state(
+    experiment: Experiment, source: PyTree = None, *, start: int = 0
+) -> SimulationState:
     """The state before the first round.
 
     Args:
       experiment: what is run.
       source: another run's server, whose base, bank or models this one starts from.
+      start: which of the starts that ``restarts`` may try.
 
     Raises:
       ConfigError: if the source has none of them.
       SpecError: if what it has is of other shapes.
     """
-    seed = experiment.config["seed"]
-    state = experiment.simulator.init(jax.random.key(seed))
+    key = start_key(jax.random.key(experiment.config["seed"]), start)
+    state = experiment.simulator.init(key)
     if source is not None:
         state = state._replace(server=_adopt(state.server, source))
     validates = "validation" in experiment.dataset.splits

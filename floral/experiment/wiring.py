@@ -28,12 +28,14 @@ __all__ = [
     "Checkpointing",
     "Evaluation",
     "LocalTraining",
+    "Restarts",
     "checkpointing",
     "evaluation",
     "experiment",
     "local_training",
     "no_adaptor",
     "population",
+    "restarts",
     "rule",
 ]
 
@@ -64,6 +66,13 @@ class Checkpointing(NamedTuple):
     keep: int
 
 
+class Restarts(NamedTuple):
+    """How many starts are tried, and for how many rounds each."""
+
+    starts: int
+    rounds: int
+
+
 def experiment(
     *,
     rounds: int,
@@ -81,6 +90,7 @@ def experiment(
     checkpoint: Checkpointing | None = None,
     execution: Execution | None = None,
     start_from: str | None = None,
+    restarts: Restarts | None = None,
     compare: Mapping[str, Any] | None = None,
 ) -> Mapping[str, Any]:
     """One experiment: a population, a model, a method, and how long it is trained.
@@ -102,6 +112,8 @@ def experiment(
       execution: how clients are executed; never changes meaning.
       start_from: the name of another run of the same comparison, or a run folder, whose last base
         and bank this run starts from.
+      restarts: several starts are tried, and the one that validates best is trained from; one alone
+        if null.
       compare: further methods by name, each with what it changes in this config.
     """
     return dict(locals())
@@ -233,3 +245,18 @@ def checkpointing(*, every: int | None = None, keep: int = 1) -> Checkpointing:
     if every is not None:
         check.positive_int(every=every)
     return Checkpointing(every or 0, keep)
+
+
+def restarts(*, rounds: int, starts: int = 3) -> Restarts:
+    """Several starts, each trained for some rounds; the run begins anew from one of them.
+
+    From the one with the smallest mean loss of clients' own models on validation examples, which
+    must be there (``data.split.validation``). Data and their split stay as they are. All trials
+    together take ``starts * rounds`` rounds more than the run.
+
+    Args:
+      rounds: of each trial; at most those of the run.
+      starts: how many, the first of which is that of a run without restarts.
+    """
+    check.positive_int(rounds=rounds, starts=starts)
+    return Restarts(starts, rounds)

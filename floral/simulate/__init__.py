@@ -4,6 +4,7 @@ from floral.simulate.costs import Costs
 from floral.simulate.diagnose import Variances
 from floral.simulate.execution import Execution, execution
 from floral.simulate.personalize import Personalization, personalization
+from floral.simulate.restarts import best_start, start_key
 from floral.simulate.sampling import Sampler, fixed, full, scheduled
 from floral.simulate.simulator import Simulator, make_simulator, sample_batch
 from floral.simulate.state import SimulationState
@@ -16,6 +17,7 @@ __all__ = [
     "SimulationState",
     "Simulator",
     "Variances",
+    "best_start",
     "execution",
     "fixed",
     "full",
@@ -23,4 +25,5 @@ __all__ = [
     "personalization",
     "sample_batch",
     "scheduled",
+    "start_key",
 ]

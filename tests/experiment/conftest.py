@@ -40,7 +40,7 @@ def images(tmp_path_factory):
     return str(path)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def config():
     """``(**changes of top-level keys) -> config`` of six clients of two clusters, ten rounds."""
     return lambda **changes: copy.deepcopy({**BASE, **changes})
