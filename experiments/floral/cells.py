@@ -41,8 +41,9 @@ def task(config: Mapping[str, Any]) -> str:
     """A name for what a config trains on."""
     data = config["data"]
     images = data["source"].get("variant", "digits")
-    kept = data.get("keep", 1.0)
-    return f"{images}, {data['shift']['kind']}" + ("" if kept == 1.0 else f", {kept:.0%}")
+    kept, sizes = data.get("keep", 1.0), data["shift"].get("sizes")
+    name = f"{images}, {data['shift']['kind']}" + ("" if kept == 1.0 else f", {kept:.0%}")
+    return name if sizes is None else f"{name}, groups as {':'.join(map(str, sizes))}"
 
 
 def accuracies(runs: Seeds) -> dict[int, float]:

@@ -26,6 +26,8 @@ SECTIONS = {
     "as_published": "The paper's Table 1, with what its code does (`configs/floral/as_published/`)",
     "ours": "Ours (`configs/floral/mnist_*.yaml`)",
     "mixtures": "What finds mixtures where data are scarce (`configs/floral/mixtures_5.yaml`)",
+    "grid": "How many adaptors, and of what rank (`configs/floral/grid_5.yaml`)",
+    "uneven": "Groups of unlike sizes (`configs/floral/mnist_*_5.yaml data.shift.sizes=[…]`)",
 }
 BESIDE = ("as_published", "ours")  # sections whose methods the publication has too
 
@@ -77,6 +79,7 @@ def results(folder: Path, explanations: str) -> str:
         "whose largest weight names their true group. CIFAR-10 and CIFAR-100: **not run**, the "
         "data could not be had; their configs are whole, and tested on made images.\n",
     ]
+    spent = 0.0
     for name, title in SECTIONS.items():
         kept = read_cells(folder / f"{name}.json")
         if not kept:
@@ -86,6 +89,9 @@ def results(folder: Path, explanations: str) -> str:
         if name in BESIDE:
             parts.append(beside(cells, published, name) + "\n")
         parts.append(f"These runs took {hours(cells):.1f} hours in all, on one or two CPU cores.\n")
+        spent += hours(cells)
+    if spent:
+        parts.append(f"All tables above: {spent:.1f} hours.\n")
     return "\n".join([*parts, explanations])
 
 
