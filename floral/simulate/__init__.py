@@ -1,12 +1,13 @@
 """The simulator: thousands of clients in one compiled round."""
 
+from floral.simulate.assembly import make_simulator, sample_batch
 from floral.simulate.costs import Costs
 from floral.simulate.diagnose import Variances
 from floral.simulate.execution import Execution, execution
 from floral.simulate.personalize import Personalization, personalization
 from floral.simulate.restarts import best_start, start_key
 from floral.simulate.sampling import Sampler, fixed, full, scheduled
-from floral.simulate.simulator import Simulator, make_simulator, sample_batch
+from floral.simulate.simulator import Simulator
 from floral.simulate.state import SimulationState
 
 __all__ = [

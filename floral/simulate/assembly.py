@@ -1,0 +1,259 @@
+"""A simulator from its parts: an algorithm, a population and the devices."""
+
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from floral import check, tree
+from floral.algorithms.base import FederatedAlgorithm
+from floral.data import Batching, FederatedDataset
+from floral.errors import SpecError
+from floral.messages import GROUPING
+from floral.metrics import Metric
+from floral.models import Model
+from floral.simulate.averaging import make_averaging_gap
+from floral.simulate.clients import DeviceData, client_context, on_devices
+from floral.simulate.costs import costs_of, trace_turn
+from floral.simulate.cpu_kernels import with_fast_kernels
+from floral.simulate.diagnosis import Diagnosis
+from floral.simulate.evaluator import Evaluator
+from floral.simulate.execution import (
+    Execution,
+    chosen_devices,
+    chunk_size,
+    evaluated_together,
+    stays_on_host,
+)
+from floral.simulate.feed import Feed
+from floral.simulate.memory import Memory, largest_chunk, predicted
+from floral.simulate.own_models import OwnModels
+from floral.simulate.personalize import Personalization, who_personalizes
+from floral.simulate.personalize import personalization as make_personalization
+from floral.simulate.probe import Timings, make_probe
+from floral.simulate.reach import Reach
+from floral.simulate.sampling import Sampler, full
+from floral.simulate.shard import make_mesh, replicated, share_of
+from floral.simulate.simulator import Simulator
+from floral.simulate.start import make_start, server_start
+from floral.simulate.trainer import Trainer
+from floral.typing import Array
+from floral.uplink import Uplink
+from floral.uplink import uplink as make_uplink
+
+__all__ = ["make_simulator", "sample_batch"]
+
+
+def sample_batch(dataset: FederatedDataset, *, size: int = 2) -> dict[str, Array]:
+    """A batch of zeros with the shapes and dtypes of the training data; ``mask`` all True.
+
+    Args:
+      dataset: whose shapes.
+      size: examples in the batch.
+    """
+    examples = dataset.splits["train"].examples
+    batch = {
+        name: jnp.zeros((size, *array.shape[1:]), array.dtype) for name, array in examples.items()
+    }
+    return {**batch, "mask": jnp.ones((size,), bool)}
+
+
+def make_simulator(
+    algorithm: FederatedAlgorithm,
+    model: Model,
+    dataset: FederatedDataset,
+    *,
+    metrics: Mapping[str, Metric],
+    cohort: Sampler | None = None,
+    batching: Batching | None = None,
+    uplink: Uplink | None = None,
+    execution: Execution | None = None,
+    personalization: Personalization | None = None,
+    evaluation_batch: int = 256,
+    data: DeviceData | None = None,
+    donate: bool = False,
+    timings: Timings | None = None,
+) -> Simulator:
+    """Compiles an algorithm over a population.
+
+    Args:
+      algorithm: what clients and server do.
+      model: gives the starting params and statistics.
+      dataset: the population; clients marked unseen are never sampled.
+      metrics: what an evaluation reports, by name.
+      cohort: who takes part in a round; everyone if None.
+      batching: how a client's examples become batches; one epoch in batches of 32 if None.
+      uplink: what happens to updates on their way; a weighted mean if None.
+      execution: how clients are executed; automatic if None.
+      personalization: what unseen and stateless clients do before they predict; 20 steps if None.
+      evaluation_batch: examples a client predicts at once.
+      data: the dataset on the devices, where another simulator has put it already.
+      donate: whether a round may take the memory of the state that it is given, which is then
+        gone; saves a copy of the server and of every client's row.
+      timings: what the rounds of a timed walk take; measured here if None. Where it gives none,
+        the walk is that of auto.
+
+    Raises:
+      SpecError: for parts that do not fit; shapes are traced here, before anything is compiled.
+    """
+    cohort = full() if cohort is None else cohort
+    batching = Batching(batch_size=32) if batching is None else batching
+    uplink = make_uplink() if uplink is None else uplink
+    fit = uplink.reduce.fit
+    if fit is not None:
+        uplink = uplink._replace(reduce=fit(algorithm.factored))
+    execution = Execution() if execution is None else execution
+    if personalization is None:
+        personalization = make_personalization(batch_size=batching.batch_size)
+    check.positive_int(evaluation_batch=evaluation_batch)
+    if dataset.unseen.all():
+        raise SpecError("every client is marked unseen; at least one must train")
+    if algorithm.check_traits is not None:
+        algorithm.check_traits(dataset.traits)
+
+    mesh = make_mesh(chosen_devices(execution))
+    on_host = stays_on_host(execution, dataset)
+    data = on_devices(dataset, mesh, examples=not on_host) if data is None else data
+    feed = Feed(dataset, mesh) if on_host else None
+    batch = sample_batch(dataset)
+    server = server_start(algorithm, model, batch)
+    server_struct = jax.eval_shape(server, jax.random.key(0))
+    zero = jnp.zeros((), jnp.int32)
+    context = jax.eval_shape(
+        lambda data: client_context(data, zero, zero, jax.random.key(0), jnp.ones(())), data
+    )
+    steps = _mean_steps(dataset, batching)
+    turn = trace_turn(algorithm, server_struct, context, batch, batching, steps=steps)
+
+    if uplink.transforms and GROUPING in turn.upload.update:
+        raise SpecError(
+            "uplink.client: clients also send sums of what their data are like, by which the "
+            "mixing finds groups; a transform such as clip would treat these and the model as one: "
+            "leave the transforms out, or set mixing to one that does not group clients"
+        )
+    start = make_start(algorithm, uplink, server, turn.upload, execution, data, mesh)
+    keeps_rows = start.new_table is not None
+    params_struct, _ = jax.eval_shape(model.init, jax.random.key(0), batch)
+    costs = costs_of(start.struct, turn, model_parameters=tree.num_parameters(params_struct))
+    convolves = turn.work.of_convolutions > 0
+    backend = mesh.devices.flat[0].platform
+    on_cpu = backend == "cpu"
+    prepare = with_fast_kernels if on_cpu else _as_it_is
+    placed = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)),
+        start.struct,
+    )
+
+    @cache
+    def trainer_of(chunk: int) -> Trainer:
+        return Trainer(
+            algorithm,
+            uplink,
+            cohort,
+            batching,
+            mesh,
+            data,
+            feed,
+            max_size=dataset.splits["train"].max_size,
+            chunk=chunk,
+            donate=donate,
+            rows_on_host=keeps_rows,
+            prepare=prepare,
+        )
+
+    def memory_of(trainer: Trainer) -> Memory:
+        state, _, fetched = trainer.arguments(placed)
+        return predicted(
+            trainer.lower(placed).compile(),
+            data,
+            state,
+            devices=len(mesh.local_devices),
+            shared=on_cpu,
+            cohort=fetched,
+            host=start.in_memory,
+        )
+
+    room = cohort.capacity(len(dataset.seen))
+    share = share_of(room, mesh.size)
+    memory = None if execution.memory is None else int(execution.memory * 2**30)
+
+    def needed(chunk: int) -> int:
+        return memory_of(trainer_of(chunk)).device
+
+    by_rule = chunk_size(
+        execution,
+        share,
+        own_weights=costs.uploaded_parameters > costs.model_parameters / 2,
+        convolves=convolves,
+        step_bytes=costs.product_bytes / max(1.0, steps),
+        device=mesh.local_devices[0],
+    )
+    seconds: Mapping[int, float] = {}
+    if execution.walk == "timed":
+        probe = make_probe(
+            trainer_of, needed, start.init, placed, share=share, memory=memory, mesh=mesh
+        )
+        seconds = probe.measure() if timings is None else timings(probe)
+    if seconds:
+        chunk = min(seconds, key=seconds.__getitem__)
+    elif memory is None:
+        chunk = by_rule
+    else:
+        chunk = largest_chunk(needed, share=by_rule if on_cpu else share, limit=memory)
+    trainer = trainer_of(chunk)
+    reach = Reach(
+        algorithm,
+        personalization,
+        dataset,
+        mesh,
+        data,
+        feed,
+        anew=who_personalizes(
+            algorithm, personalization, dataset.unseen, start.struct, context, batch
+        ),
+        row_bytes=costs.client_state_bytes if keeps_rows else None,
+        prepare=prepare,
+    )
+    evaluator = Evaluator(
+        reach,
+        metrics,
+        batch_size=evaluation_batch,
+        side_by_side=partial(evaluated_together, convolves=convolves, backend=backend),
+        trained_together=chunk,
+    )
+    models = OwnModels(reach)
+    return Simulator(
+        start.init,
+        trainer.round,
+        trainer.rounds,
+        evaluator.evaluate,
+        Diagnosis(reach).diagnose,
+        make_averaging_gap(reach, uplink, batching, chunk=chunk) if fit is None else None,
+        models.client,
+        models.predict,
+        models.export,
+        trainer.lower,
+        lambda: memory_of(trainer),
+        start.new_table,
+        costs,
+        room,
+        chunk,
+        mesh.size,
+        data,
+        seconds,
+    )
+
+
+def _mean_steps(dataset: FederatedDataset, batching: Batching) -> float:
+    """Local steps of a training client in a round, on average."""
+    if batching.steps is not None:
+        return float(batching.steps)
+    sizes = dataset.splits["train"].sizes[dataset.seen]
+    return float(batching.epochs * np.mean(-(-sizes // batching.batch_size)))
+
+
+def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
+    return function
