@@ -19,10 +19,10 @@ def batch_of(x, y):
     return {"x": jnp.asarray(x, jnp.float32), "y": jnp.asarray(y)}
 
 
-def clients_of(kind, *, seed=0):
+def clients_of(kind, *, seed=0, group=None):
     """Inputs ``[K, 1, n, D]`` and labels: groups have means, or names of classes, of their own."""
     rng = np.random.default_rng(seed)
-    group = np.arange(CLIENTS) % GROUPS
+    group = np.arange(CLIENTS) % GROUPS if group is None else group
     y = rng.integers(4, size=(CLIENTS, EXAMPLES))
     of_class = 2 * rng.standard_normal((4, WIDTH))
     of_group = rng.standard_normal((GROUPS, WIDTH))
@@ -124,6 +124,16 @@ def test_groups_are_found_by_inputs_or_by_the_meaning_of_labels(kind, cohort):
 
 
 @pytest.mark.parametrize("seed", range(3))
+def test_groups_far_smaller_than_another_are_found(seed):
+    group = np.where(np.arange(CLIENTS) < 6, 1 + np.arange(CLIENTS) // 3, 0)  # 54, 3 and 3
+    mixing = mixtures.discriminants(size=24, survey_rounds=1, group_rounds=1)
+    clients, _ = clients_of("labels", seed=seed, group=group)
+    state = learnt(mixing, clients, rounds=2)
+    logits = logits_of(mixing, state, clients, round=2)
+    assert mixtures.agreement(jax.nn.softmax(logits), group) == 1.0
+
+
+@pytest.mark.parametrize("seed", range(3))
 def test_where_there_are_no_groups_none_are_seen(seed):
     mixing = mixtures.discriminants(size=24, survey_rounds=1, group_rounds=1)
     state = learnt(mixing, clients_of("none", seed=seed)[0], rounds=1)
@@ -157,11 +167,12 @@ def test_directions_are_discriminant():
     """Along them examples of a client have variance one and are uncorrelated."""
     mixing = mixtures.discriminants(size=8, survey_rounds=1, group_rounds=1)
     state = learnt(mixing, clients_of("inputs")[0], rounds=1)
-    within = np.asarray(state.within) / float(state.freedom)
+    survey = state.survey
+    within = np.asarray(survey.within) / float(survey.freedom)
     directions = np.asarray(state.directions)
     np.testing.assert_allclose(directions.T @ within @ directions, np.eye(2), atol=2e-3)
-    centre = np.asarray(state.total) / float(state.examples)
-    among = np.asarray(state.outer) - float(state.examples) * np.outer(centre, centre)
+    centre = np.asarray(survey.total) / float(survey.examples)
+    among = np.asarray(survey.outer) - float(survey.examples) * np.outer(centre, centre)
     values = np.diag(directions.T @ among @ directions) / (CLIENTS - 1)
     np.testing.assert_allclose(values, state.spread[:2], rtol=1e-2)
 
@@ -175,7 +186,7 @@ def test_logits_are_a_posterior_over_groups(near):
         batches = as_batches(jax.tree.map(lambda leaf, k=k: jnp.asarray(leaf[k]), clients))
         own = moments(state.tables, batches, jnp.int32(EXAMPLES))
         y = np.asarray((own.mean - state.center) @ state.directions, float)
-        away = np.square(np.asarray(state.centroids[0], float) - y).sum(-1)
+        away = np.square(np.asarray(state.centroids, float) - y).sum(-1)
         density = np.exp(-EXAMPLES * (away - away.min()) / 2)
         np.testing.assert_allclose(found[k], density / density.sum(), rtol=1e-3, atol=1e-6)
 

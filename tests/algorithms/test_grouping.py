@@ -64,12 +64,12 @@ def test_mixtures_without_groups_tell_nothing(build, simulator):
     state = sim.init(jax.random.key(0))
     assert state.server.finding.grouping == ()
     with_groups = simulator(build("floral", mixing=MIXING)).costs
-    told = 2 * 6 * 6 + 6 + 2 + 16 * (2 * 1 + 2 + 1)  # moments; of 16 starts two groups on a line
+    told = 2 * 6 * 6 + 6 + 3 + 512 * (1 + 1)  # moments; places on a line and weights of cells
     assert with_groups.uploaded_parameters - sim.costs.uploaded_parameters == told
-    received = 6 + 6 * 1 + 16 * 2 * 1 + 1  # center, directions, centroids, how many groups
+    received = 6 + 6 * 1 + 1 + 2 * 1  # center, directions, scale, centroids
     assert with_groups.download_bytes - sim.costs.download_bytes == 4 * received
-    tables = 3 * 6 + (1 + 2) * 6  # of inputs, and of a constant and two targets
-    assert with_groups.cached_bytes - sim.costs.cached_bytes == 4 * tables
+    once = 3 * 6 + (1 + 2) * 6 + 2  # tables of inputs, of a constant and two targets; a key
+    assert with_groups.cached_bytes - sim.costs.cached_bytes == 4 * once
 
 
 def test_a_transform_of_whole_updates_is_refused(build, simulator, groups):
