@@ -87,9 +87,10 @@ def mnist(
     if standardize:
         x = source.examples["x"]
         train = x[source.fields["file"] == 0].astype(np.float64)
-        if not train.std():
+        deviation = train.std()
+        if not deviation:
             raise DataError(f"{str(place)!r}: all pixels are alike and cannot be standardized")
-        x = (x - np.float32(train.mean())) / np.float32(train.std())
+        x = (x - np.float32(train.mean())) / np.float32(deviation)
         source = source._replace(examples={**source.examples, "x": x})
     return source._replace(name=_FOLDERS[variant])
 

@@ -1,5 +1,6 @@
 """Every config of the project is whole: it can be built, on images of the right format."""
 
+import functools
 import gzip
 from pathlib import Path
 
@@ -7,9 +8,11 @@ import numpy as np
 import pytest
 
 import floral
+from floral.experiment import places
 from floral.experiment.build import build_dataset
 from floral.experiment.config import methods, read
 from floral.experiment.prepare import build_all
+from floral.experiment.schema import Schema
 from floral.experiment.yaml_file import read_value
 
 FOLDER = Path(__file__).parents[2] / "configs"
@@ -28,6 +31,15 @@ def striped_mnist(tmp_path_factory):
             path = folder / f"{part}-{kind}-ubyte.gz"
             path.write_bytes(gzip.compress(content, compresslevel=1))
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def read_once():
+    """MNIST's 70,000 images are read and standardized once, not anew for every config of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(floral.data, "mnist", functools.cache(floral.data.mnist))
+        patch.setattr("floral.experiment.build.SCHEMA", Schema(places._BY_TYPE))
+        yield
 
 
 @pytest.fixture(scope="module")
