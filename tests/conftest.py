@@ -6,6 +6,7 @@ what is asked bit for bit is asked of fully optimised programs. ``XLA_FLAGS= pyt
 as it comes.
 """
 
+import functools
 import gc
 import inspect
 import json
@@ -73,6 +74,13 @@ def _assert_near(left, right, tolerance=1e-5):
     assert ones.keys() == others.keys()
     for path, leaf in ones.items():
         np.testing.assert_allclose(leaf, others[path], rtol=tolerance, atol=tolerance, err_msg=path)
+
+
+@pytest.fixture(scope="session")
+def jit():
+    """``jax.jit``, quick to compile and slow to run: programs that run once, and of which nothing
+    is asked bit for bit, are not worth optimising."""
+    return functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @pytest.fixture(scope="session")

@@ -48,7 +48,7 @@ def close():
 
 
 @pytest.fixture(scope="session")
-def merged_is_factored():
+def merged_is_factored(jit):
     """Asserts that the fast path has the definition's outputs, and its gradients if asked, and so
     has what training with the base makes of it; returns the methods."""
 
@@ -77,7 +77,7 @@ def merged_is_factored():
                 jax.value_and_grad(fn, argnums=(0, 1, 2), has_aux=True)
                 for fn in (factored, chosen, defined)
             )
-        *left, right = jax.jit(lambda *args: (factored(*args), chosen(*args), defined(*args)))(
+        *left, right = jit(lambda *args: (factored(*args), chosen(*args), defined(*args)))(
             params, bank, weights
         )
         for one in left:

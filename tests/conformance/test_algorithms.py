@@ -215,7 +215,7 @@ class Turns(typing.NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def turns(case):
+def turns(case, jit):
     state, algorithm = case.half, case.algorithm
 
     def one(client):
@@ -226,7 +226,7 @@ def turns(case):
         upload, _, metrics = algorithm.client_update(key, received, row, batches, context)
         return Turns(upload, metrics, context, _prediction(case, client))
 
-    return jax.jit(jax.vmap(one))(jnp.array([0, 1, 2]))
+    return jit(jax.vmap(one))(jnp.array([0, 1, 2]))
 
 
 def test_the_weight_is_a_prefix_of_the_update_and_says_how_much_evidence_there_is(turns):
@@ -260,9 +260,9 @@ def test_a_client_of_weight_zero_changes_nothing_even_with_a_nan(case, turns, sa
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(aggregate(poisoned)))
 
 
-def test_predictions_and_personalization_can_be_mapped_over_clients(case, turns, near):
+def test_predictions_and_personalization_can_be_mapped_over_clients(case, turns, near, jit):
     assert turns.predictions.shape == (3, 3, 2)
-    alone = jax.jit(lambda client: _prediction(case, client))(jnp.array(1))
+    alone = jit(lambda client: _prediction(case, client))(jnp.array(1))
     near(turns.predictions[1], alone)
 
 
