@@ -1,5 +1,6 @@
 """Notebooks: the percent script is the source, the ipynb is made from it, and it runs."""
 
+import os
 from pathlib import Path
 
 import jupytext
@@ -28,7 +29,10 @@ def test_a_notebook_is_what_its_source_makes(source):
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
-def test_a_notebook_runs(source, tmp_path):
+def test_a_notebook_runs(source, tmp_path, monkeypatch):
+    """Compiled quickly: what it computes in a few seconds would take longer to optimise."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+    monkeypatch.setenv("XLA_FLAGS", flags.strip())
     notebook = nbformat.read(NOTEBOOKS / f"{source.stem}.ipynb", as_version=4)
     resources = {"metadata": {"path": str(tmp_path)}}
     NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources).execute()
