@@ -13,8 +13,8 @@ from floral.simulate.sampling import distinct
 
 
 @pytest.mark.parametrize(("population", "count"), [(1, 1), (2, 1), (5, 2), (9, 9), (1000, 100)])
-def test_numbers_are_distinct_and_of_the_population(population, count):
-    draw = jax.jit(lambda key: distinct(key, population, count))
+def test_numbers_are_distinct_and_of_the_population(population, count, jit):
+    draw = jit(lambda key: distinct(key, population, count))
     for seed in range(10):
         drawn = draw(jax.random.key(seed)).tolist()
         assert len(set(drawn)) == count
@@ -22,10 +22,10 @@ def test_numbers_are_distinct_and_of_the_population(population, count):
 
 
 @pytest.mark.parametrize(("population", "count"), [(7, 3), (4, 3)], ids=["drawn", "permuted"])
-def test_all_ordered_draws_are_equally_likely(population, count):
+def test_all_ordered_draws_are_equally_likely(population, count, jit):
     """With 3 of 7, six draws hold fewer than three different numbers now and then."""
     keys = jax.random.split(jax.random.key(0), 21_000)
-    drawn = jax.jit(jax.vmap(lambda key: distinct(key, population, count)))(keys)
+    drawn = jit(jax.vmap(lambda key: distinct(key, population, count)))(keys)
     seen = Counter(map(tuple, drawn.tolist()))
     outcomes = 1
     for taken in range(count):
