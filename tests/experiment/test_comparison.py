@@ -62,7 +62,8 @@ def test_one_seed_is_resampled_over_the_clients_that_trained(whole):
 
 def test_differences_of_one_seed_are_paired_client_by_client(config, tmp_path):
     methods = {"same": {}, "still": {"local": {"learning_rate": 1e-9}}}
-    result = floral.run(config(rounds=2, compare=methods), out=tmp_path, name="run")
+    given = config(rounds=2, algorithm={"kind": "fedavg"}, compare=methods)
+    result = floral.run(given, out=tmp_path, name="run")
     rows = rows_of(floral.compare([result.folder]))
     assert rows["same"][4:] == ["+0", "[+0, +0] over clients", "–"]
     low, high = (float(n) for n in rows["still"][5].split("]")[0].strip("[").split(","))

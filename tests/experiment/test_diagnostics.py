@@ -25,12 +25,23 @@ DIAGNOSED = {
 FREE = {"clients_an_adaptor", "fewest_clients", "mismatch"}
 
 
+@pytest.fixture(scope="module")
+def remembered():
+    return {}
+
+
 @pytest.fixture
-def made(config):
+def made(config, remembered):
     """``(**changes) -> (experiment, state, numbers, table)`` of a bank in which adaptors differ,
     and of the method's own start where it has none."""
 
     def make(**changes):
+        key = json.dumps(changes)
+        if key not in remembered:
+            remembered[key] = make_anew(**changes)
+        return remembered[key]
+
+    def make_anew(**changes):
         (own,) = methods(read(config(**changes))).values()
         experiment = build(own)
         state, _ = experiment.simulator.rounds(start_state(experiment), 2)

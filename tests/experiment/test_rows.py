@@ -50,11 +50,15 @@ def last(folder):
     return {path.name: path.read_bytes() for path in saved.iterdir()}
 
 
-@pytest.mark.parametrize("at", [1, 4, 7])
-def test_resume_is_bitwise(whole, config, tmp_path, kept, at):
-    with pytest.raises(Interrupted):
-        floral.run(config(**HOST), out=tmp_path, name="run", progress=Stop(at))
+def test_resume_is_bitwise(whole, config, tmp_path, kept):
+    """After interrupts at the first round, at an evaluation, and between two of them."""
     folder = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        floral.run(config(**HOST), out=tmp_path, name="run", progress=Stop(1))
+    for at in (4, 7):
+        with pytest.raises(Interrupted):
+            floral.resume(folder, progress=Stop(at))
+        assert at <= checkpoint.latest_round(folder / "checkpoints") < 10
     floral.resume(folder)
     assert kept(folder) == kept(whole(config))
     assert last(folder) == last(whole(config))

@@ -1,10 +1,12 @@
 """Run folders: what they hold, and that no interruption changes it."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import jax
 import numpy as np
@@ -24,20 +26,6 @@ from floral.experiment.yaml_file import dump, load
 SECONDS = 120  # a subprocess that has shown no sign by then never will
 
 
-class Stop(Silent):
-    """Ctrl-C at the tick of one round of one method."""
-
-    def __init__(self, at, method="floral"):
-        self.at, self.method, self.name = at, method, ""
-
-    def start(self, name, experiment, begun):
-        self.name = name
-
-    def tick(self, taken, line):
-        if (self.name, taken) == (self.method, self.at):
-            raise KeyboardInterrupt
-
-
 class Seen(Silent):
     """Notes which methods were trained, and from which round on."""
 
@@ -46,6 +34,18 @@ class Seen(Silent):
 
     def start(self, name, experiment, begun):
         self.begun[name] = begun
+
+
+class Stop(Seen):
+    """Ctrl-C at the tick of one round of one method."""
+
+    def __init__(self, at, method="floral"):
+        super().__init__()
+        self.at, self.method = at, method
+
+    def tick(self, taken, line):
+        if ([*self.begun][-1], taken) == (self.method, self.at):
+            raise KeyboardInterrupt
 
 
 def lines(folder):
@@ -202,25 +202,37 @@ def test_a_run_without_a_number_to_show_still_reports(config, images, tmp_path, 
 # Interruptions.
 
 
-@pytest.mark.parametrize("at", [1, 4, 7])
-def test_resume_after_an_interrupt_is_bitwise(whole, config, tmp_path, kept, at):
-    with pytest.raises(Interrupted, match=r"/run$"):
-        floral.run(config(), out=tmp_path, progress=Stop(at))
-    folder = tmp_path / "run"
-    saved = checkpoint.latest_round(folder / "checkpoints")
-    assert saved == len(lines(folder)) >= at  # rounds of one call are saved together
+def test_resume_after_interrupts_is_bitwise(whole, config, tmp_path, kept):
+    """In a single round, at an evaluation, and between two of them."""
+    folder, begun = tmp_path / "run", 0
+    start = partial(floral.run, config(), out=tmp_path)
+    for at in (1, 4, 7):
+        seen, go_on = Stop(at), partial(floral.resume, folder) if begun else start
+        with pytest.raises(Interrupted, match=r"/run$"):
+            go_on(progress=seen)
+        assert seen.begun == {"floral": begun}
+        begun = checkpoint.latest_round(folder / "checkpoints")
+        assert begun == len(lines(folder)) >= at  # rounds of one call are saved together
     seen = Seen()
     floral.resume(folder, progress=seen)
-    assert seen.begun == {"floral": saved}
+    assert seen.begun == {"floral": begun}
     assert kept(folder) == kept(whole.folder)
     summary = floral.resume(folder).summaries["floral"]
     assert {**summary, "seconds": 0} == {**whole.summaries["floral"], "seconds": 0}
 
 
-def test_a_torn_last_line_and_later_tables_are_recorded_again(whole, config, tmp_path, kept):
+@pytest.fixture(scope="module")
+def stopped(whole, tmp_path_factory):
+    """A run that was interrupted at its sixth round."""
+    folder = tmp_path_factory.mktemp("stopped")
     with pytest.raises(Interrupted):
-        floral.run(config(), out=tmp_path, progress=Stop(6))
+        floral.run(whole.folder / "config.yaml", out=folder, name="run", progress=Stop(6))
+    return folder / "run"
+
+
+def test_a_torn_last_line_and_later_tables_are_recorded_again(whole, stopped, tmp_path, kept):
     folder = tmp_path / "run"
+    shutil.copytree(stopped, folder)
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"round": 7, "train": {"loss": 1.0}}\n{"round": 8, "tr')
     with (folder / "timing.jsonl").open("a") as file:
@@ -230,9 +242,8 @@ def test_a_torn_last_line_and_later_tables_are_recorded_again(whole, config, tmp
     assert kept(folder) == kept(whole.folder)
 
 
-def test_a_damaged_line_is_named(config, tmp_path):
-    with pytest.raises(Interrupted):
-        floral.run(config(), out=tmp_path, progress=Stop(3))
+def test_a_damaged_line_is_named(stopped, tmp_path):
+    shutil.copytree(stopped, tmp_path / "run")
     path = tmp_path / "run" / "metrics.jsonl"
     path.write_text("{" + path.read_text())
     with pytest.raises(ConfigError, match=r"metrics.jsonl: line 1 is damaged"):
@@ -315,9 +326,7 @@ def test_killed_at_any_moment_a_run_is_the_uninterrupted_one(config, tmp_path, s
         assert process.returncode == -signal.SIGKILL
         assert not (folder / "summary.json").exists()
         arguments = ("resume", folder)
-    process = shell(*arguments)
-    _, errors = process.communicate(timeout=SECONDS)
-    assert process.returncode == 0, errors
+    floral.resume(folder)
     assert kept(folder) == kept(whole)
 
 
@@ -520,26 +529,24 @@ def test_a_convolutional_network_runs_with_convolution_adaptors(config, images, 
     assert "test accuracy" in result.report.read_text()
 
 
-def test_a_sample_of_clients_is_evaluated_as_all_would_be(config, tmp_path):
+def test_a_sample_of_clients_is_evaluated_as_all_would_be(whole, config, tmp_path):
     """The same clients each time; a table then has a row for each of them alone."""
-    everyone = floral.run(config(rounds=4), out=tmp_path, name="all").folder
     sampled = config(rounds=4)
     sampled["evaluate"] = {**(sampled.get("evaluate") or {}), "clients": 2}
     folder = floral.run(sampled, out=tmp_path, name="some").folder
-    whole, some = (table(place, 4).to_pylist() for place in (everyone, folder))
-    by_client = {row["client"]: row for row in whole}
+    everyone, some = (table(place, 4).to_pylist() for place in (whole.folder, folder))
+    by_client = {row["client"]: row for row in everyone}
     training = [row for row in some if not row["unseen"]]
-    assert len(training) == min(2, sum(not row["unseen"] for row in whole))
+    assert len(training) == min(2, sum(not row["unseen"] for row in everyone))
     for row in some:
         for column, value in row.items():
             assert value == pytest.approx(by_client[row["client"]][column], rel=1e-5, nan_ok=True)
 
 
-def test_a_population_on_the_host_is_checked_and_run(config, tmp_path, kept):
+def test_a_population_on_the_host_is_checked_and_run(whole, config, tmp_path):
     fed = config(rounds=3, execution={"population": "host"})
     for experiment in build_all(read(fed)).values():
         trace(experiment)
     folder = floral.run(fed, out=tmp_path, name="host").folder
-    resident = floral.run(config(rounds=3), out=tmp_path, name="device").folder
-    for one, other in zip(lines(folder), lines(resident), strict=True):
+    for one, other in zip(lines(folder), lines(whole.folder)[:3], strict=True):
         assert one["train"] == pytest.approx(other["train"], rel=1e-5)

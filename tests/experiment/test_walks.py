@@ -12,7 +12,8 @@ from floral.experiment.prepare import build_all
 from floral.experiment.progress import Silent
 from floral.simulate.probe import Probe
 
-TIMED = {"rounds": 2, "execution": {"walk": "timed", "devices": 1}}
+PLAIN = {"algorithm": {"kind": "fedavg"}}  # which compiles soonest: each walk is a program
+TIMED = {**PLAIN, "rounds": 2, "execution": {"walk": "timed", "devices": 1}}
 SECONDS = {1: 0.3, 4: 0.1, 6: 0.2}
 
 
@@ -45,7 +46,7 @@ def test_a_run_remembers_what_it_timed(config, tmp_path):
     once = floral.run(config(**TIMED), out=tmp_path / "1", walks=file, progress=first)
     (measured,) = json.loads(file.read_text()).values()
     again = floral.run(config(**TIMED), out=tmp_path / "2", walks=file, progress=second)
-    assert first.lines[0] == "floral: walk: timing a few rounds"
+    assert first.lines[0] == "fedavg: walk: timing a few rounds"
     assert "as timed before" not in first.lines[1]
     assert len(second.lines) == 1
     assert second.lines[0] == f"{first.lines[1]}, as timed before"
@@ -72,7 +73,7 @@ def test_a_run_goes_on_with_the_walk_that_it_began_with(config, tmp_path):
 
 def test_a_limit_of_memory_does_not_change_the_walk_of_a_run_that_goes_on(config, tmp_path):
     limited = {"walk": "auto", "devices": 1, "memory": 1.0}
-    result = floral.run(config(rounds=1, execution=limited), out=tmp_path)
+    result = floral.run(config(**PLAIN, rounds=1, execution=limited), out=tmp_path)
     path = result.folder / "environment.json"
     path.write_text(json.dumps({**environment(result), "chunk": 2}))
     assert floral.load_run(result.folder)[0].simulator.chunk == 2
