@@ -2,8 +2,8 @@
 
     python experiments/floral/unseen.py configs/quickstart.yaml --out unseen_digits \\
         --seeds 0 1 2 3 4 5 6 7 8 9
-    python experiments/floral/unseen.py configs/floral/mnist_label_shift.yaml rounds=200 \\
-        data.unseen=60 --seeds 0 --methods stateful stateless data known fedavg --out unseen_mnist
+    python experiments/floral/unseen.py configs/floral/mnist_label_shift.yaml data.unseen=60 \\
+        --seeds 0 1 2 --methods stateful stateless data known fedavg --out unseen_mnist
 
 Each method trains once a seed, on clients that are not held out. Held-out clients then join by
 three protocols: *zero-shot*, with no example; *own*, where what is shared is frozen and only the
