@@ -146,15 +146,23 @@ def test_plan_shows_the_costs_of_every_method(floral):
 
     _, out, _ = floral("plan", "small.yaml")
     head, *rows = out.splitlines()
-    names = ("model params", "sent params", "up B/round", "down B/round", "down B once")
+    names = (
+        "model params",
+        "sent params",
+        "up B/round",
+        "finding B/round",
+        "down B/round",
+        "down B once",
+    )
     assert [head.index(name) for name in names] == sorted(head.index(name) for name in names)
     for row, (name, experiment) in zip(rows, build_all(read("small.yaml")).items(), strict=True):
         costs = experiment.simulator.costs
-        assert row.split()[:8] == [
+        assert row.split()[:9] == [
             name,
             f"{costs.model_parameters:,}",
             f"{costs.uploaded_parameters:,}",
             f"{costs.upload_bytes:,}",
+            f"{costs.finding_bytes:,}",
             f"{costs.download_bytes:,}",
             f"{costs.cached_bytes:,}",
             f"{costs.client_state_bytes:,}",

@@ -163,6 +163,12 @@ def write_report(
         "and receives a round; once: bytes it receives a single time, since they never change; "
         "kept: bytes it keeps between rounds. Seconds include compilation.\n"
     )
+    for name, summary in summaries.items():
+        if beside := summary["costs"].get("finding_bytes", 0):  # runs of old have none
+            notes += (
+                f"\n`{name}` sends {beside:,} bytes beside in each of its first rounds, while "
+                "groups are found.\n"
+            )
     told = [(name, advice(summary)) for name, summary in summaries.items()]
     notes += "".join(f"\n`{name}`: {what}.\n" for name, what in told if what)
     head, rows = mixture_rows(summaries, folders)

@@ -65,7 +65,10 @@ def test_mixtures_without_groups_tell_nothing(build, simulator):
     assert state.server.finding.grouping == ()
     with_groups = simulator(build("floral", mixing=MIXING)).costs
     told = 2 * 6 * 6 + 6 + 3 + 512 * (1 + 1)  # moments; places on a line and weights of cells
-    assert with_groups.uploaded_parameters - sim.costs.uploaded_parameters == told
+    assert with_groups.finding_bytes == 4 * (told + 1)  # and a weight
+    assert sim.costs.finding_bytes == 0
+    assert with_groups.uploaded_parameters == sim.costs.uploaded_parameters
+    assert with_groups.upload_bytes == sim.costs.upload_bytes
     received = 6 + 6 * 1 + 1 + 2 * 1  # center, directions, scale, centroids
     assert with_groups.download_bytes - sim.costs.download_bytes == 4 * received
     once = 3 * 6 + (1 + 2) * 6 + 2  # tables of inputs, of a constant and two targets; a key
