@@ -4,7 +4,7 @@ Losses tell groups apart only once adaptors differ, and with few examples a clie
 knows its own clients' by heart, whoever they are. What examples are like, and what they are called,
 tells from the first round on. Each client sketches its examples (``sketch``); a linear discriminant
 analysis finds the few directions in which clients' means differ (``directions``); where the means
-lie along them is told cell by cell, and k-means finds C groups among the cells (``cells``). The
+lie along them is told cell by cell, and C groups are found among the cells (``cells``). The
 server only ever sees sums over a cohort.
 """
 
@@ -30,7 +30,7 @@ class DiscriminantsState(NamedTuple):
 
     Attributes:
       tables: that clients sketch with.
-      key: the data of a random key, of anchors and of where k-means starts.
+      key: the data of a random key, of anchors and of where the search for groups starts.
       survey: sums over clients.
       center: [d], the mean of all examples.
       directions: [d, r], in which clients' means differ most; examples of one client have variance
@@ -83,8 +83,8 @@ def discriminants(
       survey_rounds: rounds that tell moments; together they should meet several hundred clients, or
         all there are.
       group_rounds: rounds that tell where clients lie; they should meet each group several times.
-      cells: M, into which the space of directions is parted; telling them takes ``M C`` numbers.
-      starts: of k-means.
+      cells: M, into which the space of directions is parted; uploads ``M (C + 1)`` numbers.
+      starts: of the search for groups among them, on the server.
       find_count: use no more adaptors than the data show groups; the others rest from then on.
 
     Raises:
@@ -166,7 +166,15 @@ def discriminants(
 
         def known():
             sought = used(state.centroids.shape[0], state.groups)
-            found = grouped(_key(state.key, "starts"), state.cells, sought, starts=starts)
+            found = grouped(
+                _key(state.key, "starts"),
+                state.cells,
+                sought,
+                scale=state.scale,
+                # Along a direction examples of one client have variance one, and their mean 1/n.
+                chance=state.survey.clients / jnp.maximum(state.survey.examples, 1.0),
+                starts=starts,
+            )
             return state._replace(centroids=jnp.where(sought[:, None], found, 0.0))
 
         def later():

@@ -64,7 +64,9 @@ def test_mixtures_without_groups_tell_nothing(build, simulator):
     state = sim.init(jax.random.key(0))
     assert state.server.finding.grouping == ()
     with_groups = simulator(build("floral", mixing=MIXING)).costs
-    told = 2 * 6 * 6 + 6 + 3 + 512 * (1 + 1)  # moments; places on a line and weights of cells
+    told = (
+        2 * 6 * 6 + 6 + 3 + 512 * (1 + 2)
+    )  # moments; places on a line, their squares and weights of cells
     assert with_groups.finding_bytes == 4 * (told + 1)  # and a weight
     assert sim.costs.finding_bytes == 0
     assert with_groups.uploaded_parameters == sim.costs.uploaded_parameters
