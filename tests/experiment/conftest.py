@@ -26,8 +26,9 @@ BASE = {
     "algorithm": {"kind": "floral", "num_adaptors": 2},
     "local": {"kind": "sgd", "learning_rate": 0.1, "batch_size": 3},
     "cohort": {"kind": "fixed", "size": 3},
-    "evaluate": {"every": 2, "personalize_steps": 2},
+    "evaluate": {"every": 2, "personalize_steps": 2, "diagnose_clients": 0},
 }
+DIAGNOSING = {"every": 2, "personalize_steps": 2}
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +51,18 @@ def config():
 def whole(tmp_path_factory):
     """The result of ten rounds without an interruption."""
     return floral.run(copy.deepcopy(BASE), out=tmp_path_factory.mktemp("whole"), name="run")
+
+
+@pytest.fixture(scope="session")
+def diagnosing(config):
+    """``(**changes) -> config`` whose evaluations also look at losses and gradients."""
+    return lambda **changes: config(**{"evaluate": dict(DIAGNOSING), **changes})
+
+
+@pytest.fixture(scope="session")
+def diagnosed(diagnosing, tmp_path_factory):
+    """The result of ten such rounds."""
+    return floral.run(diagnosing(), out=tmp_path_factory.mktemp("diagnosed"), name="run")
 
 
 @pytest.fixture(scope="session")

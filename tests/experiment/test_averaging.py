@@ -23,8 +23,8 @@ def test_evaluations_tell_the_gap_of_the_round_before(config, tmp_path, kind):
     assert "agreement" in evaluations(folder)[0]["mixture"]
 
 
-def test_a_mean_of_factors_has_its_gap_measured_at_evaluations(whole):
-    assert all(0 < told["mixture"]["averaging_gap"] < 1 for told in evaluations(whole.folder))
+def test_a_mean_of_factors_has_its_gap_measured_at_evaluations(diagnosed):
+    assert all(0 < told["mixture"]["averaging_gap"] < 1 for told in evaluations(diagnosed.folder))
 
 
 def test_a_method_of_a_comparison_without_factors_is_named(config, tmp_path):

@@ -10,6 +10,8 @@ import floral
 from floral.experiment.assess import assess
 from floral.experiment.build import build
 from floral.experiment.config import methods, read
+from floral.experiment.progress import Silent
+from floral.experiment.run import Interrupted
 from floral.experiment.state import start_state
 
 DIAGNOSED = {
@@ -31,7 +33,7 @@ def remembered():
 
 
 @pytest.fixture
-def made(config, remembered):
+def made(diagnosing, remembered):
     """``(**changes) -> (experiment, state, numbers, table)`` of a bank in which adaptors differ,
     and of the method's own start where it has none."""
 
@@ -42,7 +44,7 @@ def made(config, remembered):
         return remembered[key]
 
     def make_anew(**changes):
-        (own,) = methods(read(config(**changes))).values()
+        (own,) = methods(read(diagnosing(**changes))).values()
         experiment = build(own)
         state, _ = experiment.simulator.rounds(start_state(experiment), 2)
         if hasattr(state.server, "bank"):
@@ -57,9 +59,9 @@ def made(config, remembered):
     return make
 
 
-def test_every_evaluation_of_floral_is_diagnosed(whole):
+def test_every_evaluation_of_floral_is_diagnosed(diagnosed):
     recorded = [
-        json.loads(line) for line in (whole.folder / "metrics.jsonl").read_text().splitlines()
+        json.loads(line) for line in (diagnosed.folder / "metrics.jsonl").read_text().splitlines()
     ]
     told = [line["evaluation"]["mixture"] for line in recorded if "evaluation" in line]
     assert len(told) == 5
@@ -68,11 +70,24 @@ def test_every_evaluation_of_floral_is_diagnosed(whole):
         assert all(np.isfinite(numbers[name]) for name in DIAGNOSED | FREE)
 
 
-def test_to_ask_no_one_leaves_out_what_costs_and_changes_nothing_else(whole, config, tmp_path):
-    settings = {"every": 2, "personalize_steps": 2, "diagnose_clients": 0}
-    other = floral.run(config(evaluate=settings), out=tmp_path, name="run")
+def test_an_interrupted_run_is_diagnosed_alike(diagnosed, diagnosing, tmp_path, kept):
+    class Stop(Silent):
+        def tick(self, taken, line):
+            if taken == 5:
+                raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted):
+        floral.run(diagnosing(), out=tmp_path, name="run", progress=Stop())
+    floral.resume(tmp_path / "run")
+    assert kept(tmp_path / "run") == kept(diagnosed.folder)
+
+
+def test_to_ask_no_one_leaves_out_what_costs_and_changes_nothing_else(diagnosed, whole):
     for one, without in zip(
-        *((place.folder / "metrics.jsonl").read_text().splitlines() for place in (whole, other)),
+        *(
+            (place.folder / "metrics.jsonl").read_text().splitlines()
+            for place in (diagnosed, whole)
+        ),
         strict=True,
     ):
         one, without = json.loads(one), json.loads(without)
@@ -126,6 +141,6 @@ def test_methods_without_a_common_bank_tell_what_costs_nothing(made):
     assert not numbers.keys() & DIAGNOSED
 
 
-def test_the_report_has_a_table_of_mixtures(whole):
-    text = whole.report.read_text()
+def test_the_report_has_a_table_of_mixtures(diagnosed):
+    text = diagnosed.report.read_text()
     assert "| mixtures of | adaptors | regret |" in text
