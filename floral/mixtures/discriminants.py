@@ -90,8 +90,8 @@ def discriminants(
     Raises:
       SpecError: for settings below one; when initialised, for data that have no sketch.
     """
-    check.positive_int(size=size, survey_rounds=survey_rounds, group_rounds=group_rounds)
-    check.positive_int(cells=cells, starts=starts)
+    rounds = {"survey_rounds": survey_rounds, "group_rounds": group_rounds}
+    check.positive_int(size=size, cells=cells, starts=starts, **rounds)
     known_at = survey_rounds + group_rounds
 
     def init(key, batch, num_adaptors):
@@ -120,7 +120,7 @@ def discriminants(
         return now, _Once(state.tables, state.key)
 
     def tell(now, once, batches, *, count, round):
-        count, none = jnp.asarray(count, jnp.float32), jnp.zeros(())
+        count = jnp.asarray(count, jnp.float32)
         nothing = _Told(no_survey(size), empty_cells(cells, now.scale.shape[0]))
 
         def surveyed():
@@ -131,7 +131,7 @@ def discriminants(
                 outer=count * jnp.outer(own.mean, own.mean),
                 total=count * own.mean,
                 examples=count,
-                clients=none + 1,
+                clients=jnp.ones(()),
             )
             return nothing._replace(survey=survey)
 

@@ -4,7 +4,7 @@ import json
 from statistics import mean
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from floral.errors import ConfigError
@@ -119,10 +119,12 @@ def mismatched(points):
     ]
 
 
-@given(st.floats(-1, 2), st.floats(0.01, 2), st.integers(3, 30), st.integers(1, 50))
+@given(st.floats(-1, 3), st.floats(0.01, 2), st.integers(3, 30), st.integers(1, 50))
 def test_the_decay_of_a_power_law_is_its_power(power, first, count, every):
     rounds = range(every, every * (count + 1), every)
-    found = mismatch_decay(mismatched((t, first * t ** (-power / 2)) for t in rounds))
+    points = [(t, first * t ** (-power / 2)) for t in rounds]
+    assume(all(mismatch > 2e-6 for _, mismatch in points))  # smaller ones are rounding, left out
+    found = mismatch_decay(mismatched(points))
     assert found == pytest.approx(power, abs=1e-6)
 
 
