@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from floral.text_table import markdown
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -82,6 +84,15 @@ def seconds_a_round(simulator: Any, *, blocks: int, rounds: int) -> dict[str, fl
     return {"evaluated": statistics.median(evaluated), "alone": statistics.median(alone)}
 
 
+def table(figures: dict[str, dict[str, float]]) -> str:
+    """A Markdown table of milliseconds."""
+    rows = [
+        [name, *(f"{1e3 * figure[what]:.2f}" for what in ("evaluated", "alone"))]
+        for name, figure in figures.items()
+    ]
+    return markdown(["task", "round and evaluation of all, ms", "rounds alone, ms"], rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="the paper's small tasks")
     parser.add_argument("--blocks", type=int, default=5)
@@ -95,9 +106,7 @@ def main() -> None:
         name: seconds_a_round(simulator, blocks=given.blocks, rounds=given.rounds)
         for name, simulator in tasks().items()
     }
-    print("| task | round and evaluation of all, ms | rounds alone, ms |\n| --- | ---: | ---: |")
-    for name, figure in figures.items():
-        print(f"| {name} | {1e3 * figure['evaluated']:.2f} | {1e3 * figure['alone']:.2f} |")
+    print(table(figures))
     if given.json:
         given.json.write_text(json.dumps(figures, indent=1) + "\n")
 

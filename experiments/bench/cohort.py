@@ -9,8 +9,10 @@ way.
 """
 
 import argparse
+import json
 import statistics
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -18,13 +20,24 @@ import numpy as np
 from local_step import population
 
 import floral as fl
+from floral.text_table import markdown
 
 _CLIENTS, _COHORT = 1_000, 100
+
+
+def table(figures: dict[str, dict[str, float]]) -> str:
+    """A Markdown table of milliseconds."""
+    rows = [
+        [name, f"{row['median']:.2f}", f"{row['low']:.2f} to {row['high']:.2f}"]
+        for name, row in figures.items()
+    ]
+    return markdown(["of a cohort of 100", "ms", "10th to 90th percentile"], rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=200)
+    parser.add_argument("--json", type=Path, help="where to write the figures")
     arguments = parser.parse_args()
     train = population(_CLIENTS).splits["train"]
     examples = {name: jax.device_put(np.asarray(array)) for name, array in train.examples.items()}
@@ -53,7 +66,7 @@ def main() -> None:
         "ordering": lambda: order(key, offsets, ids),
         "ordering and gathering": lambda: gather(key, offsets, ids, examples),
     }
-    print("| of a cohort of 100 | ms | 10th to 90th percentile |\n| --- | ---: | ---: |")
+    figures = {}
     for name, part in parts.items():
         jax.block_until_ready(part())
         took = []
@@ -62,7 +75,10 @@ def main() -> None:
             jax.block_until_ready(part())
             took.append(1e3 * (time.perf_counter() - begun))
         low, high = np.quantile(took, [0.1, 0.9])
-        print(f"| {name} | {statistics.median(took):.2f} | {low:.2f} to {high:.2f} |")
+        figures[name] = {"median": statistics.median(took), "low": low, "high": high}
+    print(table(figures))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -5,13 +5,12 @@
 One process; methods take turns, round by round, and every figure is a median of ratios to the
 FedAvg round beside it, so that other load touches all alike. 100 clients, 60 examples each in
 batches of 20, one epoch, 784-200-10 MLP, C = 4, rank by a budget of 1 %, one client after another.
-Memory is the compiler's count of a round's temporaries, beside the data and the state.
+Memory is the compiler's count of a round's temporaries, beside the data and the state; operations
+are those of its products. ``evaluation`` is FedAvg's accuracy on the examples a round trains on.
 
-Measured on one core: floral 1.15 (10th to 90th percentile 1.14 to 1.17), preconditioned 1.18, bank
-and mixture 0.56, mixture alone 0.47; memory 1.02, 1.02, 0.15, 0.11. Twenty clients side by side, as
-``--walk auto`` has those that train no weights of the base, the last two take 0.52 and 0.43.
-``--adaptors 10 --budget 0.1``: 2.14, 3.37, 1.51, 0.93; of the first two the operations ask for 2.04
-and 2.73. FedAvg's round is near the floor of its products, of which a frozen base leaves half.
+What it came to stands in ``RESULTS.md``: one client after another, as ``--walk auto`` walks them,
+and with ``--adaptors 10 --budget 0.1``. FedAvg's round is near the floor of its products, of which
+a frozen base leaves half.
 """
 
 import argparse
@@ -24,6 +23,7 @@ import jax
 import numpy as np
 
 import floral as fl
+from floral.text_table import markdown
 
 
 def population(clients: int) -> fl.data.FederatedDataset:
@@ -47,6 +47,16 @@ def methods(model, dataset, *, num_adaptors: int, budget: float) -> dict:
     }
 
 
+def table(figures: dict[str, dict[str, float]]) -> str:
+    """A Markdown table; everything as a multiple of FedAvg's round."""
+    rows = []
+    for name, row in figures.items():
+        counted = [f"{row[what]:.2f}" if what in row else "–" for what in ("operations", "memory")]
+        spread = f"{row['time_p10']:.2f} to {row['time_p90']:.2f}"
+        rows.append([name, f"{row['time']:.2f}", spread, *counted])
+    return markdown(["method", "time", "10th to 90th percentile", "operations", "memory"], rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clients", type=int, default=100)
@@ -64,7 +74,7 @@ def main() -> None:
             algorithm,
             model,
             dataset,
-            metrics={},
+            metrics={"accuracy": fl.metrics.accuracy()},
             batching=fl.data.batching(batch_size=20),
             execution=fl.simulate.execution(walk=arguments.walk),
         )
@@ -79,14 +89,19 @@ def main() -> None:
     }
     for name, simulator in simulators.items():  # compile
         states[name] = jax.block_until_ready(simulator.round(states[name])[0])
-    seconds: dict[str, list[float]] = {name: [] for name in simulators}
+    simulators["fedavg"].evaluate(states["fedavg"], "train")
+    seconds: dict[str, list[float]] = {name: [] for name in (*simulators, "evaluation")}
     for _ in range(arguments.repeats):
         for name, simulator in simulators.items():
             start = time.perf_counter()
             states[name] = jax.block_until_ready(simulator.round(states[name])[0])
             seconds[name].append(time.perf_counter() - start)
+        start = time.perf_counter()
+        simulators["fedavg"].evaluate(states["fedavg"], "train")
+        seconds["evaluation"].append(time.perf_counter() - start)
 
     base = np.array(seconds["fedavg"])
+    operations = {name: s.costs.operations for name, s in simulators.items()}
     figures = {}
     for name, times in seconds.items():
         ratios = np.array(times) / base
@@ -94,14 +109,14 @@ def main() -> None:
             "time": float(np.median(ratios)),
             "time_p10": float(np.quantile(ratios, 0.1)),
             "time_p90": float(np.quantile(ratios, 0.9)),
-            "memory": memory[name] / memory["fedavg"],
             "milliseconds": 1e3 * float(np.median(times)),
         }
-    print("| method | time of a round / FedAvg's | 10th to 90th percentile | memory / FedAvg's |")
-    print("| --- | ---: | ---: | ---: |")
-    for name, row in figures.items():
-        spread = f"{row['time_p10']:.2f} to {row['time_p90']:.2f}"
-        print(f"| {name} | {row['time']:.2f} | {spread} | {row['memory']:.2f} |")
+        if name in simulators:
+            figures[name] |= {
+                "operations": operations[name] / operations["fedavg"],
+                "memory": memory[name] / memory["fedavg"],
+            }
+    print(table(figures))
     print(f"\nFedAvg's round: {figures['fedavg']['milliseconds']:.0f} ms, {jax.devices()[0]}")
     if arguments.json:
         with open(arguments.json, "w") as file:

@@ -20,10 +20,14 @@ import floor
 import task
 import workers
 
-__all__ = ["compare", "own", "rows"]
+from floral.text_table import markdown
+
+__all__ = ["HEAD", "compare", "own", "rows"]
 
 HERE = Path(__file__).parent
 ENOUGH = 3  # quiet samples for a row that may be quoted
+HEAD = ["toolkit", "round, ms", "lowest to highest", "× floral", "× floor", "CPU, ms"]
+HEAD += ["evaluation, ms", "first round, s", "loss differs by", "quiet samples"]
 
 
 def own() -> workers.Worker:
@@ -86,11 +90,6 @@ def rows(results: dict[str, Any], *, floor_s: float) -> list[list[str]]:
     return table
 
 
-def _markdown(head: list[str], table: list[list[str]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in table)])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="the speed benchmark's table")
     parser.add_argument("--models", nargs="+", default=["mlp", "cnn"], choices=tuple(task.MODELS))
@@ -103,8 +102,6 @@ def main() -> None:
         environments.python(name, given.folder)  # made before anything is measured
     rate = floor.product_rate()
     results: dict[str, Any] = {"rate": rate}
-    head = ["toolkit", "round, ms", "lowest to highest", "× floral", "× floor", "CPU, ms"]
-    head += ["evaluation, ms", "first round, s", "loss differs by", "quiet samples"]
     sections = [f"Products run at {rate / 1e9:.0f} GFLOP/s a core.\n"]
     for model in given.models:
         for cores in given.cores:
@@ -114,7 +111,7 @@ def main() -> None:
             results[f"{model}, {cores}"] = found
             least = floor.operations(model) / rate / cores
             title = f"{model}, {cores} cores, floor {1e3 * least:.1f} ms"
-            sections.append(f"{title}\n\n{_markdown(head, rows(found, floor_s=least))}\n")
+            sections.append(f"{title}\n\n{markdown(HEAD, rows(found, floor_s=least))}\n")
             print(sections[-1], flush=True)
     for name, text in (
         ("results.json", json.dumps(results, indent=1)),
