@@ -25,6 +25,7 @@ __all__ = [
     "sharded",
     "share_of",
     "summed",
+    "summed_as_one",
 ]
 
 AXIS = "clients"
@@ -144,5 +145,25 @@ def on_each_device(
 
 
 def summed(tree: PyTree, mesh: Mesh) -> PyTree:
-    """The sum over devices of what each holds, on all of them; inside ``on_each_device``."""
-    return tree if mesh.size == 1 else jax.lax.psum(tree, AXIS)
+    """The sum over devices of what each holds, on all of them; inside ``on_each_device``.
+
+    Between processes every array that is sent costs a message and its wait, whatever its size, so
+    arrays of one type go as one.
+    """
+    if mesh.size == 1:
+        return tree
+    return summed_as_one(tree) if mesh.is_multi_process else jax.lax.psum(tree, AXIS)
+
+
+def summed_as_one(tree: PyTree) -> PyTree:
+    """``psum`` over ``AXIS`` of arrays that are first joined to one of each type."""
+    leaves, treedef = jax.tree.flatten(tree)
+    found = list(leaves)
+    for dtype in dict.fromkeys(leaf.dtype for leaf in leaves):
+        places = [place for place, leaf in enumerate(leaves) if leaf.dtype == dtype]
+        ends = np.cumsum([leaves[place].size for place in places])
+        joined = jnp.concatenate([leaves[place].ravel() for place in places])
+        parts = jnp.split(jax.lax.psum(joined, AXIS), ends[:-1])
+        for place, part in zip(places, parts, strict=True):
+            found[place] = part.reshape(leaves[place].shape)
+    return jax.tree.unflatten(treedef, found)

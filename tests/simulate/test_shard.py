@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from floral import simulate
 from floral.errors import SpecError
-from floral.simulate.shard import deal, share_of
+from floral.simulate.shard import AXIS, deal, share_of, summed_as_one
 from floral.uplink.base import Reducer, Uplink
 from floral.uplink.mean import weighted_mean
 
@@ -28,6 +28,19 @@ def test_clients_are_dealt_by_size_so_that_devices_finish_together(sizes, device
     assert (np.diff(dealt, axis=1) <= 0).all()  # neighbours are alike
     totals = dealt.sum(axis=1)
     assert totals.max() - totals.min() <= max(sizes)
+
+
+def test_arrays_summed_as_one_are_summed():
+    tree = {
+        "weights": jnp.arange(12.0).reshape(2, 2, 3),
+        "count": jnp.asarray([3, 4]),
+        "bank": (jnp.ones((2, 4)), jnp.zeros((2, 0)), jnp.asarray([0.5, 2.0])),
+    }
+    found = jax.vmap(summed_as_one, axis_name=AXIS, out_axes=None)(tree)
+    expected = jax.tree.map(lambda leaf: leaf.sum(axis=0), tree)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    types = jax.tree.map(lambda leaf: leaf.dtype, (found, expected))
+    assert types[0] == types[1]
 
 
 @pytest.mark.parametrize(
