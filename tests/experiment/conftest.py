@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import floral
+from floral.experiment.progress import Silent
 
 BASE = {
     "rounds": 10,
@@ -39,6 +40,28 @@ def images(tmp_path_factory):
     noise = np.random.default_rng(0).standard_normal((60, 8, 8, 1))
     np.savez(path, x=(noise + labels[:, None, None, None]).astype(np.float32), y=labels)
     return str(path)
+
+
+class Watcher(Silent):
+    """Notes which methods were trained, and from which round on; may press Ctrl-C."""
+
+    def __init__(self, *, stop_at=None, method="floral"):
+        self.begun = {}
+        self.stop = method, stop_at
+
+    def start(self, name, experiment, begun):
+        self.begun[name] = begun
+
+    def tick(self, taken, line):
+        if ([*self.begun][-1], taken) == self.stop:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="session")
+def watcher():
+    """``(stop_at=None, method="floral") -> progress`` with ``begun``, the rounds that methods began
+    at; it interrupts a method at the tick of a round."""
+    return Watcher
 
 
 @pytest.fixture(scope="session")

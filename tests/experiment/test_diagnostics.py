@@ -10,7 +10,6 @@ import floral
 from floral.experiment.assess import assess
 from floral.experiment.build import build
 from floral.experiment.config import methods, read
-from floral.experiment.progress import Silent
 from floral.experiment.run import Interrupted
 from floral.experiment.state import start_state
 
@@ -70,14 +69,9 @@ def test_every_evaluation_of_floral_is_diagnosed(diagnosed):
         assert all(np.isfinite(numbers[name]) for name in DIAGNOSED | FREE)
 
 
-def test_an_interrupted_run_is_diagnosed_alike(diagnosed, diagnosing, tmp_path, kept):
-    class Stop(Silent):
-        def tick(self, taken, line):
-            if taken == 5:
-                raise KeyboardInterrupt
-
+def test_an_interrupted_run_is_diagnosed_alike(diagnosed, diagnosing, tmp_path, kept, watcher):
     with pytest.raises(Interrupted):
-        floral.run(diagnosing(), out=tmp_path, name="run", progress=Stop())
+        floral.run(diagnosing(), out=tmp_path, name="run", progress=watcher(stop_at=5))
     floral.resume(tmp_path / "run")
     assert kept(tmp_path / "run") == kept(diagnosed.folder)
 

@@ -13,22 +13,10 @@ from floral.experiment.build import build
 from floral.experiment.config import methods, read
 from floral.experiment.inspect import planned, trace
 from floral.experiment.prepare import build_all
-from floral.experiment.progress import Silent
 from floral.experiment.run import Interrupted
 from floral.experiment.state import start_state
 
 HOST = {"algorithm": {"kind": "local_adaptor"}, "execution": {"rows": "host"}}
-
-
-class Stop(Silent):
-    """Ctrl-C at the tick of one round."""
-
-    def __init__(self, at):
-        self.at = at
-
-    def tick(self, taken, line):
-        if taken == self.at:
-            raise KeyboardInterrupt
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +38,14 @@ def last(folder):
     return {path.name: path.read_bytes() for path in saved.iterdir()}
 
 
-def test_resume_is_bitwise(whole, config, tmp_path, kept):
+def test_resume_is_bitwise(whole, config, tmp_path, kept, watcher):
     """After interrupts at the first round, at an evaluation, and between two of them."""
     folder = tmp_path / "run"
     with pytest.raises(Interrupted):
-        floral.run(config(**HOST), out=tmp_path, name="run", progress=Stop(1))
+        floral.run(config(**HOST), out=tmp_path, name="run", progress=watcher(stop_at=1))
     for at in (4, 7):
         with pytest.raises(Interrupted):
-            floral.resume(folder, progress=Stop(at))
+            floral.resume(folder, progress=watcher(stop_at=at))
         assert at <= checkpoint.latest_round(folder / "checkpoints") < 10
     floral.resume(folder)
     assert kept(folder) == kept(whole(config))

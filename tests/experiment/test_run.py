@@ -19,33 +19,10 @@ from floral.experiment import checkpoint
 from floral.experiment.config import read
 from floral.experiment.inspect import trace
 from floral.experiment.prepare import build_all
-from floral.experiment.progress import Silent
 from floral.experiment.run import Interrupted
 from floral.experiment.yaml_file import dump, load
 
 SECONDS = 120  # a subprocess that has shown no sign by then never will
-
-
-class Seen(Silent):
-    """Notes which methods were trained, and from which round on."""
-
-    def __init__(self):
-        self.begun = {}
-
-    def start(self, name, experiment, begun):
-        self.begun[name] = begun
-
-
-class Stop(Seen):
-    """Ctrl-C at the tick of one round of one method."""
-
-    def __init__(self, at, method="floral"):
-        super().__init__()
-        self.at, self.method = at, method
-
-    def tick(self, taken, line):
-        if ([*self.begun][-1], taken) == (self.method, self.at):
-            raise KeyboardInterrupt
 
 
 def lines(folder):
@@ -202,31 +179,33 @@ def test_a_run_without_a_number_to_show_still_reports(config, images, tmp_path, 
 # Interruptions.
 
 
-def test_resume_after_interrupts_is_bitwise(whole, config, tmp_path, kept):
+def test_resume_after_interrupts_is_bitwise(whole, config, tmp_path, kept, watcher):
     """In a single round, at an evaluation, and between two of them."""
     folder, begun = tmp_path / "run", 0
     start = partial(floral.run, config(), out=tmp_path)
     for at in (1, 4, 7):
-        seen, go_on = Stop(at), partial(floral.resume, folder) if begun else start
+        told, go_on = watcher(stop_at=at), partial(floral.resume, folder) if begun else start
         with pytest.raises(Interrupted, match=r"/run$"):
-            go_on(progress=seen)
-        assert seen.begun == {"floral": begun}
+            go_on(progress=told)
+        assert told.begun == {"floral": begun}
         begun = checkpoint.latest_round(folder / "checkpoints")
         assert begun == len(lines(folder)) >= at  # rounds of one call are saved together
-    seen = Seen()
-    floral.resume(folder, progress=seen)
-    assert seen.begun == {"floral": begun}
+    told = watcher()
+    floral.resume(folder, progress=told)
+    assert told.begun == {"floral": begun}
     assert kept(folder) == kept(whole.folder)
     summary = floral.resume(folder).summaries["floral"]
     assert {**summary, "seconds": 0} == {**whole.summaries["floral"], "seconds": 0}
 
 
 @pytest.fixture(scope="module")
-def stopped(whole, tmp_path_factory):
+def stopped(whole, tmp_path_factory, watcher):
     """A run that was interrupted at its sixth round."""
     folder = tmp_path_factory.mktemp("stopped")
     with pytest.raises(Interrupted):
-        floral.run(whole.folder / "config.yaml", out=folder, name="run", progress=Stop(6))
+        floral.run(
+            whole.folder / "config.yaml", out=folder, name="run", progress=watcher(stop_at=6)
+        )
     return folder / "run"
 
 
@@ -250,11 +229,11 @@ def test_a_damaged_line_is_named(stopped, tmp_path):
         floral.resume(tmp_path / "run")
 
 
-def test_a_finished_run_is_only_reported(whole, kept):
+def test_a_finished_run_is_only_reported(whole, kept, watcher):
     before = {path: path.stat().st_mtime_ns for path in (whole.folder / "clients").iterdir()}
-    held, seen = kept(whole.folder), Seen()
-    again = floral.resume(whole.folder, progress=seen)
-    assert seen.begun == {}
+    held, told = kept(whole.folder), watcher()
+    again = floral.resume(whole.folder, progress=told)
+    assert told.begun == {}
     assert again.summaries == whole.summaries
     assert kept(whole.folder) == held
     assert before == {path: path.stat().st_mtime_ns for path in before}
@@ -369,20 +348,21 @@ def comparison(whole):
     return compared
 
 
-def test_a_comparison_goes_on_where_it_stopped(config, comparison, tmp_path, kept):
+def test_a_comparison_goes_on_where_it_stopped(config, comparison, tmp_path, kept, watcher):
     whole = floral.run(comparison(config), out=tmp_path, name="whole")
+    told = watcher(stop_at=3, method="fedavg")
     with pytest.raises(Interrupted) as stopped:
-        floral.run(comparison(config), out=tmp_path, name="cut", progress=Stop(3, "fedavg"))
+        floral.run(comparison(config), out=tmp_path, name="cut", progress=told)
     folder = tmp_path / "cut"
     assert str(stopped.value) == str(folder)  # the comparison's, not the method's
     assert (folder / "floral" / "summary.json").is_file()
     assert not (folder / "fedavg" / "summary.json").exists()
     assert not (folder / "mixture_only").exists()
-    seen = Seen()
-    result = floral.resume(folder, progress=seen)
-    assert list(seen.begun) == ["fedavg", "mixture_only"]
-    assert seen.begun["fedavg"] >= 3
-    assert seen.begun["mixture_only"] == 0
+    told = watcher()
+    result = floral.resume(folder, progress=told)
+    assert list(told.begun) == ["fedavg", "mixture_only"]
+    assert told.begun["fedavg"] >= 3
+    assert told.begun["mixture_only"] == 0
     assert list(result.summaries) == ["floral", "fedavg", "mixture_only"]
     for method in result.summaries:
         assert kept(folder / method) == kept(whole.folder / method)
