@@ -45,22 +45,22 @@ def images(tmp_path_factory):
 class Watcher(Silent):
     """Notes which methods were trained, and from which round on; may press Ctrl-C."""
 
-    def __init__(self, *, stop_at=None, method="floral"):
+    def __init__(self, *, stop_at=None, method=None):
         self.begun = {}
-        self.stop = method, stop_at
+        self.stop_at, self.method = stop_at, method
 
     def start(self, name, experiment, begun):
         self.begun[name] = begun
 
     def tick(self, taken, line):
-        if ([*self.begun][-1], taken) == self.stop:
+        if taken == self.stop_at and self.method in (None, [*self.begun][-1]):
             raise KeyboardInterrupt
 
 
 @pytest.fixture(scope="session")
 def watcher():
-    """``(stop_at=None, method="floral") -> progress`` with ``begun``, the rounds that methods began
-    at; it interrupts a method at the tick of a round."""
+    """``(stop_at=None, method=None) -> progress`` with ``begun``, the rounds that methods began at;
+    it interrupts one method, or any, at the tick of a round."""
     return Watcher
 
 
