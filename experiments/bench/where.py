@@ -19,6 +19,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import scaling_point
 import task
 
 from floral.text_table import markdown
@@ -83,12 +84,7 @@ def simulator_of(model_name: str) -> Any:
     arrays = task.make()
     clients = [{"train": {"x": x, "y": y}} for x, y in zip(arrays["x"], arrays["y"], strict=True)]
     dataset = fl.data.from_clients(clients, num_classes=task.CLASSES)
-    if model_name == "mlp":
-        model = fl.models.mlp(10, hidden=(200,))
-    else:
-        model = fl.models.cnn(
-            10, channels=(32, 64), kernels=(5, 5), pools=(2, 2), padding="SAME", hidden=(512,)
-        )
+    model = scaling_point.model_of(scaling_point.POINT | {"model": model_name})
     return fl.simulate.make_simulator(
         algorithms.fedavg(model),
         model,
