@@ -1,9 +1,9 @@
 """The benches' page is what its script makes of the figures kept beside it."""
 
-import importlib
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,10 +15,9 @@ FOLDER = Path(__file__).parents[2] / "experiments/bench"
 
 
 @pytest.fixture
-def bench(monkeypatch):
+def bench(imported):
     """Imports a bench's module."""
-    monkeypatch.syspath_prepend(FOLDER)
-    return importlib.import_module
+    return partial(imported, folder="bench")
 
 
 def test_the_page_is_made_of_the_figures_that_are_kept():

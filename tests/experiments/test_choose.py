@@ -1,20 +1,15 @@
 """What is chosen from a grid's runs looks at validation alone, and its cost is counted whole."""
 
-import importlib
 import json
-from pathlib import Path
 
 import pytest
 
 from floral.errors import ConfigError
 
-FOLDER = Path(__file__).parents[2] / "experiments/floral"
-
 
 @pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(FOLDER)
-    return importlib.import_module("choose")
+def script(imported):
+    return imported("choose")
 
 
 @pytest.fixture

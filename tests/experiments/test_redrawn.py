@@ -1,20 +1,14 @@
 """Populations that train on the next of their clients' images."""
 
-import importlib
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 import floral as fl
 
-FOLDER = Path(__file__).parents[2] / "experiments/floral"
-
 
 @pytest.fixture
-def redrawn(monkeypatch):
-    monkeypatch.syspath_prepend(FOLDER)
-    return importlib.import_module("redrawn")
+def redrawn(imported):
+    return imported("redrawn")
 
 
 @pytest.fixture

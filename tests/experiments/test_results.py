@@ -1,6 +1,5 @@
 """RESULTS.md is what its script makes of the numbers beside it."""
 
-import importlib
 from pathlib import Path
 
 import pytest
@@ -9,9 +8,8 @@ FOLDER = Path(__file__).parents[2] / "experiments/floral"
 
 
 @pytest.fixture
-def results(monkeypatch):
-    monkeypatch.syspath_prepend(FOLDER)
-    return importlib.import_module("results")
+def results(imported):
+    return imported("results")
 
 
 def test_the_page_is_made_of_the_numbers_that_are_kept(results):
@@ -40,9 +38,8 @@ def test_a_file_that_is_not_there_holds_nothing(results, tmp_path):
     assert "##" not in page
 
 
-def test_the_ablations_figure_has_a_row_a_way_and_a_panel_a_task(monkeypatch):
-    monkeypatch.syspath_prepend(FOLDER)
-    ablation = importlib.import_module("ablation")
+def test_the_ablations_figure_has_a_row_a_way_and_a_panel_a_task(imported):
+    ablation = imported("ablation")
     runs = {"gradient": (0.3, 0.4), "floral": (0.8,), "known_clusters": (0.9, 0.9)}
     cell = {
         way: {

@@ -1,6 +1,5 @@
 """The table of runs over seeds, and the one beside published numbers, on made-up run folders."""
 
-import importlib
 import json
 import subprocess
 import sys
@@ -16,9 +15,8 @@ FOLDER = Path(__file__).parents[2] / "experiments/floral"
 
 
 @pytest.fixture
-def runs_table(monkeypatch):
-    monkeypatch.syspath_prepend(FOLDER)
-    return importlib.import_module("table")
+def runs_table(imported):
+    return imported("table")
 
 
 @pytest.fixture(scope="module")
