@@ -166,14 +166,17 @@ def test_a_bank_too_large_rests_in_part_and_one_too_small_is_told(adaptors, used
 def test_directions_are_discriminant():
     """Along them examples of a client have variance one and are uncorrelated."""
     mixing = mixtures.discriminants(size=8, survey_rounds=1, group_rounds=1)
-    state = learnt(mixing, clients_of("inputs")[0], rounds=1)
-    survey = state.survey
-    within = np.asarray(survey.within) / float(survey.freedom)
+    clients, _ = clients_of("inputs")
+    state = learnt(mixing, clients, rounds=1)
+    flat = {name: leaf.reshape(-1, *leaf.shape[3:]) for name, leaf in clients.items()}
+    sketches = np.asarray(sketched(state.tables, flat)).reshape(CLIENTS, EXAMPLES, 8)
+    means = sketches.mean(1)
+    deviations = (sketches - means[:, None]).reshape(-1, 8)
+    within = deviations.T @ deviations / (CLIENTS * (EXAMPLES - 1))
     directions = np.asarray(state.directions)
     np.testing.assert_allclose(directions.T @ within @ directions, np.eye(2), atol=2e-3)
-    centre = np.asarray(survey.total) / float(survey.examples)
-    among = np.asarray(survey.outer) - float(survey.examples) * np.outer(centre, centre)
-    values = np.diag(directions.T @ among @ directions) / (CLIENTS - 1)
+    among = EXAMPLES * np.cov(means.T)
+    values = np.diag(directions.T @ among @ directions)
     np.testing.assert_allclose(values, state.spread[:2], rtol=1e-2)
 
 

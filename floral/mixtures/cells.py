@@ -19,7 +19,7 @@ from floral.typing import Array, Key
 
 __all__ = ["Cells", "add_to", "anchors_of", "empty_cells", "grouped"]
 
-_TAILS = 3.0  # degrees of freedom: a small group lies many deviations away from all clients' mean
+_TAILS = 3  # degrees of freedom: a small group lies many deviations away from all clients' mean
 _BROAD = 3.0  # standard deviations of all places, of what belongs to no group
 _STEPS = 100
 
@@ -51,7 +51,12 @@ def anchors_of(key: Key, scale: Array, cells: int) -> Array:
       scale: [r], about how far clients lie from zero along each axis.
       cells: M.
     """
-    return scale[None] * jax.random.t(key, _TAILS, (cells, scale.shape[0]))
+    normal, squares = jax.random.split(key)
+    shape = (cells, scale.shape[0])
+    # Of Student's distribution, by normal numbers alone: JAX's own rejects in loops, which takes
+    # as long to compile as a client's training does.
+    spread = jnp.mean(jnp.square(jax.random.normal(squares, (_TAILS, *shape))), axis=0)
+    return scale[None] * jax.random.normal(normal, shape) / jnp.sqrt(spread)
 
 
 def add_to(cells: Cells, anchors: Array, place: Array, weight: Array) -> Cells:

@@ -13,7 +13,7 @@ from jax.scipy.linalg import solve_triangular
 
 from floral.typing import Array
 
-__all__ = ["Directions", "Survey", "directions_of", "no_survey", "standing_out"]
+__all__ = ["Directions", "Survey", "directions_of", "no_survey", "standing_out", "survey_of"]
 
 _RIDGE = 1e-4  # of the mean variance
 _MARGIN = 1.3  # a finite number of clients blurs an edge by some per cent
@@ -23,16 +23,17 @@ class Survey(NamedTuple):
     """Sums over clients, of sketches of d numbers.
 
     Attributes:
-      within: [d, d], the sum of the clients' scatters.
+      products: [d, d], two symmetric matrices in one: on and above the diagonal the sum of the
+        clients' scatters, below it that of ``n m mᵀ`` over clients of mean m.
+      squares: [d], the diagonal of the latter.
       freedom: float32, the sum of their degrees of freedom, n - 1 of a client with n examples.
-      outer: [d, d], the sum of ``n m mᵀ`` over clients of mean m.
       total: [d], the sum of ``n m``.
       examples, clients: float32, how many there were; clients as often as they took part.
     """
 
-    within: Array
+    products: Array
+    squares: Array
     freedom: Array
-    outer: Array
     total: Array
     examples: Array
     clients: Array
@@ -58,17 +59,33 @@ class Directions(NamedTuple):
 
 def no_survey(size: int) -> Survey:
     """Of nobody, for sketches of so many numbers."""
-    square, line, none = jnp.zeros((size, size)), jnp.zeros((size,)), jnp.zeros(())
-    return Survey(square, none, square, line, none, none)
+    line, none = jnp.zeros((size,)), jnp.zeros(())
+    return Survey(jnp.zeros((size, size)), line, none, line, none, none)
+
+
+def survey_of(mean: Array, scatter: Array, count: Array) -> Survey:
+    """Of one client: [d], [d, d] and n of its examples, float32."""
+    outer = count * jnp.outer(mean, mean)
+    return Survey(
+        products=jnp.triu(scatter) + jnp.tril(outer, -1),
+        squares=jnp.diagonal(outer),
+        freedom=jnp.maximum(count - 1, 0.0),
+        total=count * mean,
+        examples=count,
+        clients=jnp.ones(()),
+    )
 
 
 def directions_of(survey: Survey, rank: int) -> Directions:
     """The first ``rank`` directions, r, of those that a survey shows."""
     size = survey.total.shape[0]
     center = survey.total / jnp.maximum(survey.examples, 1.0)
-    among = survey.outer - survey.examples * jnp.outer(center, center)
+    below = jnp.tril(survey.products, -1)
+    outer = below + below.T + jnp.diag(survey.squares)
+    among = outer - survey.examples * jnp.outer(center, center)
     among = among / jnp.maximum(survey.clients - 1, 1.0)
-    within = survey.within / jnp.maximum(survey.freedom, 1.0)
+    scatter = jnp.triu(survey.products) + jnp.triu(survey.products, 1).T
+    within = scatter / jnp.maximum(survey.freedom, 1.0)
     ridge = _RIDGE * jnp.trace(within) / size + jnp.finfo(jnp.float32).tiny
     factor = jnp.linalg.cholesky(within + ridge * jnp.eye(size))
     half = solve_triangular(factor, among, lower=True)

@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 
 from floral import check, tree
+from floral.branch import where_asked
 from floral.mixtures.base import LARGEST, Grouping, Mixing, zeros
 from floral.mixtures.cells import Cells, add_to, anchors_of, empty_cells, grouped
-from floral.mixtures.directions import Survey, directions_of, no_survey, standing_out
+from floral.mixtures.directions import Survey, directions_of, no_survey, standing_out, survey_of
 from floral.mixtures.sketch import Steps, Tables, make_tables, moments
 from floral.mixtures.weights import softmax
 from floral.random import stream
@@ -79,7 +80,7 @@ def discriminants(
     needed, so that it can be asked under secure aggregation.
 
     Args:
-      size: d, numbers in a sketch; the survey uploads 2 d² numbers a client.
+      size: d, numbers in a sketch; the survey uploads d² + 2 d of them a client.
       survey_rounds: rounds that tell moments; together they should meet several hundred clients, or
         all there are.
       group_rounds: rounds that tell where clients lie; they should meet each group several times.
@@ -125,15 +126,7 @@ def discriminants(
 
         def surveyed():
             own = moments(once.tables, batches, count)
-            survey = Survey(
-                within=own.scatter,
-                freedom=jnp.maximum(count - 1, 0.0),
-                outer=count * jnp.outer(own.mean, own.mean),
-                total=count * own.mean,
-                examples=count,
-                clients=jnp.ones(()),
-            )
-            return nothing._replace(survey=survey)
+            return nothing._replace(survey=survey_of(own.mean, own.scatter, count))
 
         def located():
             anchors = anchors_of(_key(once.key, "anchors"), now.scale, cells)
@@ -183,13 +176,13 @@ def discriminants(
         return jax.lax.cond(round == survey_rounds - 1, directed, later)
 
     def place(now, once, logits, batches, *, count, active, round, always=False):
-        def placed():
-            own = _place(now, once.tables, batches, count)
+        def placed(now, tables, batches, count, active):
+            own = _place(now, tables, batches, count)
             new = -count * jnp.sum(jnp.square(now.centroids - own[None]), axis=-1) / 2
             return new - jnp.max(jnp.where(active, new, -LARGEST))
 
-        anew = jnp.all(logits == 0) | always
-        return jax.lax.cond((round >= known_at) & anew, placed, lambda: logits)
+        anew = (round >= known_at) & (jnp.all(logits == 0) | always)
+        return where_asked(anew, placed, logits, now, once.tables, batches, count, active)
 
     def active(state, active, round):
         resting = ~used(state.centroids.shape[0], state.groups) & (round >= known_at - 1)

@@ -51,6 +51,26 @@ def test_what_the_server_learns_does_not_depend_on_the_walk(build, simulator, gr
     near(learnt[0], learnt[2], 1e-3)
 
 
+MIXINGS = {
+    "discriminants": MIXING,
+    "exponential_weights": mixtures.exponential_weights(every=3, memory=0.5),
+    "responsibilities": mixtures.responsibilities(every=3),
+}
+
+
+@pytest.mark.parametrize("stateful", [True, False])
+@pytest.mark.parametrize("mixing", MIXINGS)
+def test_clients_that_look_at_their_examples_side_by_side_have_no_copies_of_everyones(
+    mixing, stateful, build, simulator, groups
+):
+    algorithm = build("floral", mixing=MIXINGS[mixing], stateful=stateful)
+    sim = simulator(algorithm, groups, execution=simulate.execution(walk="vmap"))
+    shape = "x".join(map(str, sim.data.examples["train"]["x"].shape))
+    program = sim.lower(sim.init(jax.random.key(0))).as_text()
+    assert f"<{shape}xf32>" in program
+    assert f"x{shape}xf32>" not in program
+
+
 def test_groups_are_found_over_a_frozen_base_and_bank(build, simulator, groups, after):
     algorithm = build("floral", mixing=MIXING, train=("mixture",))
     sim = simulator(algorithm, groups, execution=SCAN)
@@ -64,9 +84,8 @@ def test_mixtures_without_groups_tell_nothing(build, simulator):
     state = sim.init(jax.random.key(0))
     assert state.server.finding.grouping == ()
     with_groups = simulator(build("floral", mixing=MIXING)).costs
-    told = (
-        2 * 6 * 6 + 6 + 3 + 512 * (1 + 2)
-    )  # moments; places on a line, their squares and weights of cells
+    moments = 6 * 6 + 2 * 6 + 3
+    told = moments + 512 * (1 + 2)  # places on a line, their squares and weights of cells
     assert with_groups.finding_bytes == 4 * (told + 1)  # and a weight
     assert sim.costs.finding_bytes == 0
     assert with_groups.uploaded_parameters == sim.costs.uploaded_parameters

@@ -151,17 +151,28 @@ def test_half_a_run_saved_and_resumed_is_the_whole_run_bit_for_bit(case, after, 
     same(after(case.simulator, 2, state=restored), case.whole)
 
 
-def test_chunks_and_the_order_of_the_cohort_change_nothing_beyond_the_order_of_sums(
-    case, simulator, after, near
-):
-    # Chunks of two: five clients leave the last one half empty, and so do three.
+@pytest.fixture(scope="module")
+def chunked(case, simulator):
+    """Chunks of two: five clients leave the last one half empty, and so do three."""
     chunks = simulate.execution(walk="chunk", chunk=2)
     cohort = _places([3, 4, 0, 1, 2])
-    sim = simulator(case.algorithm, case.population(), cohort=cohort, execution=chunks)
-    near(after(sim, 2, state=case.start)._replace(key=()), case.half._replace(key=()))
-    third, metrics = sim.round(case.half)
+    return simulator(case.algorithm, case.population(), cohort=cohort, execution=chunks)
+
+
+def test_chunks_and_the_order_of_the_cohort_change_nothing_beyond_the_order_of_sums(
+    case, chunked, after, near
+):
+    near(after(chunked, 2, state=case.start)._replace(key=()), case.half._replace(key=()))
+    third, metrics = chunked.round(case.half)
     near(third._replace(key=()), case.third._replace(key=()))
     near(metrics, case.metrics)
+
+
+def test_clients_side_by_side_have_no_copies_of_everyones_examples(case, chunked):
+    shape = "x".join(map(str, chunked.data.examples["train"]["x"].shape))
+    program = chunked.lower(case.start).as_text()
+    assert f"<{shape}xf32>" in program
+    assert f"x{shape}xf32>" not in program
 
 
 def test_a_client_that_is_not_sampled_keeps_its_row_bit_for_bit(case, same):
