@@ -14,7 +14,17 @@ import floral
 
 ROOT = Path(floral.__file__).parent
 LAYERS = (
-    {"typing", "errors", "check", "tree", "random", "messages", "operations", "text_table"},
+    {
+        "typing",
+        "errors",
+        "check",
+        "tree",
+        "branch",
+        "random",
+        "messages",
+        "operations",
+        "text_table",
+    },
     {"losses", "mixtures", "models", "adaptors", "data", "metrics"},
     {"algorithms", "uplink"},
     {"simulate"},

@@ -120,7 +120,8 @@ def knn_per(
         by_others = votes(memory.features, memory, others, classes)[every, memory.labels]
         by_others = jnp.where(jnp.any(others, axis=1), by_others, by_model)
         choices = jnp.linspace(0.0, 1.0, _CHOICES)
-        mixed = choices[:, None] * by_others[None] + (1 - choices[:, None]) * by_model[None]
+        # So written that where the two are equal they are so for every choice, bit for bit.
+        mixed = by_model[None] + choices[:, None] * (by_others - by_model)[None]
         likely = jnp.where(memory.live[None], _log(mixed), 0.0)
         return choices[jnp.argmax(jnp.sum(likely, axis=1))]
 

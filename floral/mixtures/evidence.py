@@ -17,7 +17,7 @@ from floral.typing import Array, Key
 
 __all__ = ["exponential_weights", "responsibilities"]
 
-_ONE_HOT = 100.0  # a logit beside which others, of zero, weigh nothing in float32
+_ONE_HOT = 110.0  # a logit beside which others, of zero, weigh nothing in float32, not even 1e-45
 
 
 def exponential_weights(
