@@ -43,6 +43,8 @@ PAIRS = (
     ("floral", "gradient"),
     ("floral", "fedavg"),
     ("floral", "local_adaptor"),
+    ("last_layer", "last_layer_known"),
+    ("last_layer", "floral"),
     ("wide", "ensemble"),
 )
 FAR = 2.0  # standard errors

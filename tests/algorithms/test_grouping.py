@@ -66,7 +66,8 @@ def test_clients_that_look_at_their_examples_side_by_side_have_no_copies_of_ever
     algorithm = build("floral", mixing=MIXINGS[mixing], stateful=stateful)
     sim = simulator(algorithm, groups, execution=simulate.execution(walk="vmap"))
     shape = "x".join(map(str, sim.data.examples["train"]["x"].shape))
-    program = sim.lower(sim.init(jax.random.key(0))).as_text()
+    state = jax.eval_shape(sim.init, jax.random.key(0))
+    program = sim.lower(state).as_text()
     assert f"<{shape}xf32>" in program
     assert f"x{shape}xf32>" not in program
 
