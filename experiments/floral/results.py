@@ -27,7 +27,8 @@ SECTIONS = {
     "ours": "Ours (`configs/floral/mnist_*.yaml`)",
     "mixtures": "What finds mixtures where data are scarce (`configs/floral/mixtures_5.yaml`)",
     "grid": "How many adaptors, and of what rank (`configs/floral/grid_5.yaml`)",
-    "uneven": "Groups of unlike sizes (`configs/floral/mnist_*_5.yaml data.shift.sizes=[…]`)",
+    "uneven": "Groups of unlike sizes (`configs/floral/mnist_*_5.yaml data.shift.sizes=[…]`, "
+    "with adaptors in both layers)",
 }
 BESIDE = ("as_published", "ours")  # sections whose methods the publication has too
 

@@ -43,8 +43,9 @@ PAIRS = (
     ("floral", "gradient"),
     ("floral", "fedavg"),
     ("floral", "local_adaptor"),
-    ("last_layer", "last_layer_known"),
-    ("last_layer", "floral"),
+    ("floral", "ensemble"),
+    ("floral", "both_layers"),
+    ("both_layers", "both_layers_known"),
     ("wide", "ensemble"),
 )
 FAR = 2.0  # standard errors
