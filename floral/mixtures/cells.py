@@ -54,7 +54,7 @@ def anchors_of(key: Key, scale: Array, cells: int) -> Array:
     normal, squares = jax.random.split(key)
     shape = (cells, scale.shape[0])
     # Of Student's distribution, by normal numbers alone: JAX's own rejects in loops, which takes
-    # as long to compile as a client's training does.
+    # a second more to compile.
     spread = jnp.mean(jnp.square(jax.random.normal(squares, (_TAILS, *shape))), axis=0)
     return scale[None] * jax.random.normal(normal, shape) / jnp.sqrt(spread)
 
