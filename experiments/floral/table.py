@@ -46,6 +46,7 @@ PAIRS = (
     ("floral", "ensemble"),
     ("floral", "both_layers"),
     ("both_layers", "both_layers_known"),
+    ("both_layers", "gradient"),
     ("wide", "ensemble"),
 )
 FAR = 2.0  # standard errors
