@@ -37,11 +37,16 @@ CLUSTERS = (0, 1, 0, 1, 1)
 
 
 def pytest_configure(config):
-    """What one process has compiled, pytest's others and those that tests start take from disk."""
+    """What one process has compiled, pytest's others and those that tests start take from disk.
+
+    The folder lasts as long as the tests, unless JAX_COMPILATION_CACHE_DIR names one that is kept:
+    most of a second run's time is then saved.
+    """
     if "PYTEST_XDIST_WORKER" not in os.environ:  # the process that starts all others
-        folder = tempfile.TemporaryDirectory(prefix="floral-compiled-")
-        config.add_cleanup(folder.cleanup)
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
+        if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+            folder = tempfile.TemporaryDirectory(prefix="floral-compiled-")
+            config.add_cleanup(folder.cleanup)
+            os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
