@@ -1,0 +1,95 @@
+"""The commands and their options."""
+
+import argparse
+from collections.abc import Sequence
+
+from floral.cli import look, reports, train
+
+__all__ = ["make_parser", "parse"]
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments, with the command's function as ``command``.
+
+    As ``parse_args``, but overrides may also follow an option.
+    """
+    parser = make_parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if not rest:
+        return arguments
+    overrides = getattr(arguments, "overrides", None)
+    if overrides is None or any(text.startswith("-") for text in rest):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    arguments.overrides = [*overrides, *rest]
+    return arguments
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="floral",
+        description="Personalized federated learning with mixtures of low-rank adaptors.",
+        epilog="Overrides are dotted: floral run x.yaml algorithm.num_adaptors=8 seed=3",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="train a config's methods into a new run folder")
+    _config_arguments(run)
+    run.add_argument("--out", default="runs", help="where run folders are made (default: runs)")
+    run.add_argument("--name", help="the run folder's name (default: the config's)")
+    run.add_argument(
+        "--profile", action="store_true", help="profile some rounds of each method, too"
+    )
+    run.set_defaults(command=train.run)
+    resume = commands.add_parser("resume", help="go on with a run that was stopped")
+    resume.add_argument("folder", help="a run folder, as runs/quickstart")
+    resume.add_argument("overrides", nargs="*", metavar="rounds=N", help="train longer")
+    resume.set_defaults(command=train.resume)
+    launch = commands.add_parser(
+        "launch",
+        help="run or resume as several processes of this machine",
+        description="Takes one run in several processes of this machine, each with its share of "
+        "the cores and only its own clients' data in a round. Elsewhere no launcher is needed: "
+        "floral run and floral resume join the other processes that SLURM, Open MPI, an indexed "
+        "Kubernetes job or a TPU pod has started, or that JAX_NUM_PROCESSES, JAX_PROCESS_ID and "
+        "JAX_COORDINATOR_ADDRESS name; JAX_NUM_PROCESSES=1 keeps a process alone.",
+    )
+    launch.add_argument("--processes", type=int, required=True, help="how many")
+    launch.add_argument(
+        "rest", nargs=argparse.REMAINDER, metavar="run|resume ...", help="as without launch"
+    )
+    launch.set_defaults(command=train.launch)
+    for name, command, words in (
+        ("check", look.check, "build everything and trace all shapes; train nothing"),
+        ("describe", look.describe, "the data, and for every parameter its adaptor"),
+        ("plan", look.plan, "parameters, bytes and memory of every method"),
+    ):
+        parser_of = commands.add_parser(name, help=words)
+        _config_arguments(parser_of)
+        parser_of.set_defaults(command=command)
+    report = commands.add_parser(
+        "report",
+        help="runs of several seeds side by side, with intervals and paired differences",
+        description="Prints Markdown: a table a task, runs that differ in their seeds in one row.",
+    )
+    report.add_argument("folders", nargs="+", help="run folders, as runs/quickstart")
+    report.add_argument("--against", help="the method to subtract (default: the first)")
+    report.add_argument(
+        "--at",
+        default="last",
+        help="which evaluation counts: last, best (on validation data) or last_bin (default: last)",
+    )
+    report.add_argument(
+        "--number",
+        default="mean",
+        help="over clients: mean, of_examples, worst_decile, p10, std, gini (default: mean)",
+    )
+    report.add_argument("--out", help="also write it to this file")
+    report.set_defaults(command=reports.report)
+    schema = commands.add_parser("schema", help="the JSON Schema of a config, or one area's kinds")
+    schema.add_argument("area", nargs="?", help="list the kinds of one area, as algorithm")
+    schema.set_defaults(command=look.schema)
+    return parser
+
+
+def _config_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", help="a YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as seed=3")

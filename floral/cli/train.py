@@ -1,0 +1,98 @@
+"""The commands that train: run, resume, launch."""
+
+import argparse
+import os
+import sys
+
+__all__ = ["launch", "resume", "run", "walks_file"]
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from floral.experiment.profile import Profiled
+    from floral.experiment.progress import Console
+    from floral.experiment.runs import run as train
+    from floral.launch import tell_launcher
+
+    console = Console(tell_launcher)
+    return _reported(
+        lambda: train(
+            arguments.config,
+            *arguments.overrides,
+            out=arguments.out,
+            name=arguments.name,
+            walks=walks_file(),
+            progress=Profiled(console) if arguments.profile else console,
+        )
+    )
+
+
+def resume(arguments: argparse.Namespace) -> int:
+    from floral.experiment.progress import Console
+    from floral.experiment.runs import resume as go_on
+    from floral.launch import tell_launcher
+
+    return _reported(
+        lambda: go_on(
+            arguments.folder,
+            *arguments.overrides,
+            progress=Console(tell_launcher),
+            walks=walks_file(),
+        )
+    )
+
+
+def walks_file():
+    """The file that remembers what timed walks took."""
+    from floral.startup import cache_folder
+
+    return cache_folder(os.environ) / "walks.json"
+
+
+def launch(arguments: argparse.Namespace) -> int:
+    from floral.cli.parser import make_parser, parse
+    from floral.launch import launch as start
+
+    if not arguments.rest or arguments.rest[0] not in ("run", "resume"):
+        make_parser().error("launch: expected run or resume after --processes N")
+    parse(arguments.rest)  # what is wrong is said once
+    return start(arguments.rest, processes=arguments.processes)
+
+
+def _reported(work) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from floral.experiment.processes import is_first
+    from floral.experiment.report import table_rows
+    from floral.experiment.run import Interrupted
+
+    try:
+        result = work()
+    except Interrupted as stopped:
+        if is_first():
+            print(f"\nstopped and saved; go on with: {_again()} {stopped}", file=sys.stderr)
+        return 130
+    if not is_first():
+        return 0
+    head, rows = table_rows(result.summaries)
+    table = Table(title=str(result.folder))
+    for index, title in enumerate(head):
+        table.add_column(title, justify="left" if index == 0 else "right", no_wrap=index == 0)
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
+    console.print(table)
+    print(f"report  {result.report}\nfigure  {result.figure}")
+    return 0
+
+
+def _again() -> str:
+    """The command that goes on with a run as it was started."""
+    from floral.launch import LAUNCH
+
+    launched = (
+        f"launch --processes {os.environ['JAX_NUM_PROCESSES']} " if LAUNCH in os.environ else ""
+    )
+    return f"floral {launched}resume"
