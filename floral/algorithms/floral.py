@@ -55,6 +55,7 @@ def floral(
     mixture_learning_rate: float | None = None,
     precondition_epsilon: float | None = None,
     server_optimizer: optax.GradientTransformation | None = None,
+    bank_server_optimizer: optax.GradientTransformation | None = None,
 ) -> FederatedAlgorithm:
     """Trains a base and a bank together, each client with its own mixture.
 
@@ -77,9 +78,12 @@ def floral(
       precondition_epsilon: the ridge of the LoRA preconditioner (1e-5 in the paper); None is
         plain gradients.
       server_optimizer: takes the mean updates as gradients; None is plain averaging.
+      bank_server_optimizer: takes the bank's mean updates in its place; None leaves the bank to
+        ``server_optimizer``. With ``optax.sgd(r)`` each adaptor moves r of the way to its mean.
 
     Raises:
-      SpecError: for settings out of range, globs that match nothing, or a plan without adaptors.
+      SpecError: for settings out of range, globs that match nothing, a plan without adaptors, or a
+        ``bank_server_optimizer`` where no adaptor is both trained and averaged.
     """
     plan = model.plan
     if not plan.adaptors:
@@ -106,12 +110,19 @@ def floral(
     preconditioner = (
         None if precondition_epsilon is None else precondition(plan, epsilon=precondition_epsilon)
     )
+    if bank_server_optimizer is not None and not jax.tree.leaves(averaged["bank"]):
+        raise SpecError(
+            "bank_server_optimizer steps on averaged adaptors, and here no adaptor is both trained "
+            f"and averaged (train {list(train)}, private {list(private)}): leave it out"
+        )
+    base_step = optax.sgd(1.0) if server_optimizer is None else server_optimizer
     at_server = server_side(
         model,
         mixing,
         parts,
         stats,
-        optax.sgd(1.0) if server_optimizer is None else server_optimizer,
+        base_step,
+        base_step if bank_server_optimizer is None else bank_server_optimizer,
         num_adaptors=num_adaptors,
     )
     at_client = client_side(
@@ -201,6 +212,6 @@ def floral(
             pairs=factor_pairs(plan, averaged["bank"]),
             base=frozenset(tree.paths(averaged["base"])),
             values=at_server.values,
-            plain=server_optimizer is None,
+            plain=server_optimizer is None and bank_server_optimizer is None,
         ),
     )

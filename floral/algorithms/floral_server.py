@@ -33,7 +33,7 @@ class FloralServer(NamedTuple):
       round: int32, the rounds taken.
       finding: what clients find their mixtures by.
       base_optimizer: the server optimizer's state of the trained base.
-      bank_optimizer: ``{path: state [C, ...]}``, one an adaptor.
+      bank_optimizer: ``{path: state [C, ...]}``, the bank's server optimizer, one state an adaptor.
     """
 
     base: Params
@@ -66,7 +66,8 @@ def server_side(
     mixing: Mixing,
     parts: Parts,
     stats: OwnStats,
-    optimizer: optax.GradientTransformation,
+    base_optimizer: optax.GradientTransformation,
+    bank_optimizer: optax.GradientTransformation,
     *,
     num_adaptors: int,
 ) -> ServerSide:
@@ -77,7 +78,8 @@ def server_side(
       mixing: how clients find their mixtures.
       parts: the roles of ``{"base": ..., "bank": ..., "mixture": ...}``.
       stats: which statistics are the clients' own; of these the server keeps the first ones.
-      optimizer: takes the mean updates as gradients.
+      base_optimizer: takes the base's mean update as a gradient.
+      bank_optimizer: takes each adaptor's mean update as a gradient.
       num_adaptors: C.
     """
     # The server has no mixture of its own.
@@ -100,8 +102,8 @@ def server_side(
             active=jnp.ones((num_adaptors,), bool),
             round=jnp.zeros((), jnp.int32),
             finding=finding_start(mixing, key, model.batch, num_adaptors),
-            base_optimizer=optimizer.init(shared["base"]),
-            bank_optimizer=init_stack(optimizer, shared["bank"]),
+            base_optimizer=base_optimizer.init(shared["base"]),
+            bank_optimizer=init_stack(bank_optimizer, shared["bank"]),
         )
 
     def download(server, context):
@@ -123,11 +125,11 @@ def server_side(
         update, weight = reduced.update, reduced.weight
         if "base" in update:
             base, base_state = guarded_step(
-                optimizer, base, base_state, update["base"], weight["base"]
+                base_optimizer, base, base_state, update["base"], weight["base"]
             )
         if "bank" in update:
             bank, bank_state = step_stack(
-                optimizer, bank, bank_state, update["bank"], weight["bank"]
+                bank_optimizer, bank, bank_state, update["bank"], weight["bank"]
             )
         finding, active = finding_learnt(
             mixing,

@@ -175,6 +175,6 @@ def _fitting(name: str, fit: Callable[[Products, Factored], Reducer]) -> Reducer
 def _check_plain(name: str, factored: Factored) -> None:
     if not factored.plain:
         raise SpecError(
-            f"uplink.reduce: {name} says where the server goes, and its server_optimizer would go "
-            "elsewhere: leave server_optimizer out, or use factor_mean"
+            f"uplink.reduce: {name} says where the server goes, and a server optimizer would go "
+            "elsewhere: leave server_optimizer and bank_server_optimizer out, or use factor_mean"
         )

@@ -438,9 +438,12 @@ def test_an_algorithm_whose_server_averages_no_pairs_is_refused(form, name, buil
 
 
 @pytest.mark.parametrize("form", ["products", "whole cohort", "residual"])
-def test_a_server_optimizer_is_refused_where_the_reducer_says_where_to_go(form, build, simulator):
-    algorithm = build("floral", server_optimizer=optax.adam(0.1))
-    with pytest.raises(SpecError, match=r"leave server_optimizer out, or use factor_mean"):
+@pytest.mark.parametrize("optimizer", ["server_optimizer", "bank_server_optimizer"])
+def test_a_server_optimizer_is_refused_where_the_reducer_says_where_to_go(
+    optimizer, form, build, simulator
+):
+    algorithm = build("floral", **{optimizer: optax.adam(0.1)})
+    with pytest.raises(SpecError, match=rf"leave .*\b{optimizer}\b.* out, or use factor_mean"):
         simulator(algorithm, uplink=UPLINKS[form])
 
 
