@@ -245,8 +245,8 @@ def add_run():
     whose accuracies rise from half of the last."""
 
     def add(parent, name, seed, methods, *, keep=1.0, rounds=4, agreement=None, **changes):
-        source = {"kind": "mnist", "standardize": True}
-        data = {"source": source, "shift": {"kind": "rotate"}, "keep": keep, "seed": seed}
+        source = {"source": {"kind": "mnist"}, "standardize": True}
+        data = {**source, "shift": {"kind": "rotate"}, "keep": keep, "seed": seed}
         config = {"seed": seed, "rounds": rounds, "data": data, **changes}
         folder = parent / name
         folder.mkdir()

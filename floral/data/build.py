@@ -1,4 +1,4 @@
-"""From a source to a population: dealt, split, thinned and shifted, from one seed."""
+"""From a source to a population: dealt, split, thinned, shifted and standardized, from one seed."""
 
 from collections.abc import Mapping
 
@@ -11,6 +11,7 @@ from floral.data.ownership import Partition, split_clients
 from floral.data.partition import Partitioner
 from floral.data.shift import Shift
 from floral.data.sources import Source
+from floral.data.standardize import standardized
 from floral.data.synthetic import SyntheticTask
 from floral.errors import DataError
 
@@ -25,14 +26,15 @@ def federate(
     split: Mapping[str, float] | None = None,
     keep: float = 1.0,
     unseen: int | float = 0,
+    standardize: bool = False,
     seed: int = 0,
 ) -> FederatedDataset:
     """The population that a run trains on.
 
     The source's examples are dealt to clients, each client's are split, its training examples
-    thinned to the share ``keep``, and the shift applied. Each of these draws from its own stream
-    of the seed: another shift leaves the partition alone, another ``keep`` leaves the test rows
-    alone.
+    thinned to the share ``keep``, the shift applied, and the features standardized. Every draw is
+    from its own stream of the seed: another shift leaves the partition alone, another ``keep``
+    leaves the test rows alone.
 
     Args:
       source: examples, or a population that comes with its clients and splits.
@@ -42,6 +44,9 @@ def federate(
       keep: the share of each client's training examples that is kept; the rest is never read.
       unseen: how many clients, or which share of them (a float below 1), never train: the last of
         each cluster in turn.
+      standardize: whether each channel of the features (each index of their last axis) gets mean 0
+        and standard deviation 1. Both are taken last, over the training examples that are kept of
+        the clients that train, and applied to all.
       seed: of every draw made here.
 
     Raises:
@@ -65,14 +70,16 @@ def federate(
         if partition is not None or split or keep != 1.0:
             raise DataError(
                 "this source comes with its clients and splits; it takes no partition, split or "
-                "keep, only shift and unseen"
+                "keep, only shift, unseen and standardize"
             )
         dataset = source
     else:
         dataset = _deal(source, partition, split, keep, seed)
     if shift is not None:
         dataset = shift(dataset, generator(seed, "shift"))
-    return dataset if not unseen else dataset._replace(unseen=_unseen(dataset, unseen))
+    if unseen:
+        dataset = dataset._replace(unseen=_unseen(dataset, unseen))
+    return standardized(dataset) if standardize else dataset
 
 
 def _deal(

@@ -25,7 +25,6 @@ def cifar(
     via: Literal["huggingface", "tfds"] = "huggingface",
     folder: str | None = None,
     download: bool = False,
-    standardize: bool = False,
 ) -> Source:
     """All 60,000 images of CIFAR-10 or CIFAR-100: x ``[60000, 32, 32, 3]`` in [0, 1].
 
@@ -40,8 +39,6 @@ def cifar(
         ``data_dir``, by default the library's own.
       download: whether ``tfds`` may prepare them, which needs the network; ``huggingface`` decides
         by itself.
-      standardize: whether each channel has mean 0 and standard deviation 1, both taken over the
-        training images.
 
     Raises:
       DataError: if they cannot be found, read or reached, or are no colour images of 32×32 pixels.
@@ -68,12 +65,4 @@ def cifar(
             )
     x, y = (np.concatenate([one.examples[field] for one in parts]) for field in "xy")
     sizes = [len(one.examples["y"]) for one in parts]
-    if standardize:
-        for channel in range(3):  # one at a time: the moments take a copy of twice the size
-            plane = x[..., channel]
-            train = plane[: sizes[0]].astype(np.float64)
-            if not train.std():
-                raise DataError(f"{name}: channel {channel} is the same in all pixels")
-            plane -= np.float32(train.mean())
-            plane /= np.float32(train.std())
     return Source({"x": x, "y": y}, {"file": np.repeat([0, 1], sizes)}, classes, name)

@@ -49,7 +49,6 @@ def mnist(
     *,
     variant: Literal["digits", "fashion"] = "digits",
     folder: str | None = None,
-    standardize: bool = False,
 ) -> Source:
     """All 70,000 images of MNIST or Fashion-MNIST: x ``[70000, 28, 28, 1]`` in [0, 1].
 
@@ -60,8 +59,6 @@ def mnist(
       variant: digits, or fashion: articles of clothing in the same format.
       folder: with the four files under their usual names, gzipped (``.gz``) or not; by default
         ``~/.cache/floral/mnist`` or ``~/.cache/floral/fashion_mnist``.
-      standardize: whether pixels have mean 0 and standard deviation 1, both taken over the training
-        images.
 
     Raises:
       DataError: if a file is missing or damaged.
@@ -84,14 +81,6 @@ def mnist(
         ]
 
     source = idx(images=files("images-idx3"), labels=files("labels-idx1"))
-    if standardize:
-        x = source.examples["x"]
-        train = x[source.fields["file"] == 0].astype(np.float64)
-        deviation = train.std()
-        if not deviation:
-            raise DataError(f"{str(place)!r}: all pixels are alike and cannot be standardized")
-        x = (x - np.float32(train.mean())) / np.float32(deviation)
-        source = source._replace(examples={**source.examples, "x": x})
     return source._replace(name=_FOLDERS[variant])
 
 

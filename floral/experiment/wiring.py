@@ -127,6 +127,7 @@ def population(
     split: Mapping[str, float] | None = None,
     keep: float = 1.0,
     unseen: int | float = 0,
+    standardize: bool = False,
     seed: int | None = None,
 ) -> FederatedDataset:
     """The clients and their data.
@@ -138,6 +139,8 @@ def population(
       split: the shares of each client's examples for validation and test.
       keep: the share of each client's training examples that is kept.
       unseen: how many clients, or which share of them, never train.
+      standardize: whether each channel of the features gets mean 0 and standard deviation 1, both
+        taken over the training examples of the clients that train.
       seed: of the data alone; the experiment's seed if null.
     """
     return federate(
@@ -147,6 +150,7 @@ def population(
         split=split,
         keep=keep,
         unseen=unseen,
+        standardize=standardize,
         seed=0 if seed is None else seed,
     )
 

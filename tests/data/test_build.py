@@ -136,6 +136,59 @@ def test_parts_that_do_not_fit_say_so(source, settings, message):
         data.federate(source, **settings)
 
 
+@pytest.fixture
+def marked():
+    """Forty images of two channels, whose every example has values of its own."""
+    x = np.random.default_rng(0).gamma(2.0, size=(40, 3, 3, 2)) * [1.0, 50.0] + [0.0, 1e4]
+    return data.arrays(x, np.arange(40) % 4)
+
+
+def test_only_kept_training_examples_of_clients_that_train_are_read_to_standardize(marked):
+    settings = {
+        "partition": data.iid(clients=4),
+        "split": {"validation": 0.2, "test": 0.2},
+        "shift": data.rotate(clusters=2),
+        "keep": 0.5,
+        "unseen": 1,
+    }
+    plain = data.federate(marked, **settings)
+    standard = data.federate(marked, standardize=True, **settings)
+    train = plain.splits["train"]
+    read = train.examples["x"][~plain.unseen[train.owners]].astype(np.float64)
+    assert len(read) < 40
+    mean, deviation = read.mean(axis=(0, 1, 2)), read.std(axis=(0, 1, 2))
+    for name, split in plain.splits.items():
+        got = standard.splits[name].examples
+        expected = (split.examples["x"] - mean) / deviation
+        np.testing.assert_allclose(got["x"], expected, rtol=1e-6, atol=1e-6)
+        assert got["x"].dtype == np.float32
+        np.testing.assert_array_equal(got["y"], split.examples["y"])
+
+
+def test_held_out_examples_do_not_move_the_statistics(marked):
+    given = data.federate(marked, partition=data.iid(clients=4), split={"test": 0.2})
+    test = given.splits["test"]
+    other = {**test.examples, "x": 7 * test.examples["x"]}
+    changed = given._replace(splits={**given.splits, "test": test._replace(examples=other)})
+    one, two = (
+        data.federate(population, standardize=True).splits["train"].examples["x"]
+        for population in (given, changed)
+    )
+    np.testing.assert_array_equal(one, two)
+
+
+def test_a_constant_channel_cannot_be_standardized():
+    x = np.stack([np.arange(8.0), np.full(8, 0.1)], axis=1)
+    source = data.arrays(x, np.arange(8) % 2)
+    with pytest.raises(DataError, match=r"channel 1 of x \[2\] has the same value in all training"):
+        data.federate(source, partition=data.iid(clients=2), standardize=True)
+
+
+def test_a_population_that_is_made_when_it_is_read_cannot_be_standardized():
+    with pytest.raises(DataError, match="read only when they are needed; standardize them before"):
+        data.federate(data.synthetic_population(clients=4, side=2), standardize=True)
+
+
 def test_a_negative_seed_is_refused(source):
     with pytest.raises(SpecError, match="seed must not be negative"):
         data.federate(source, partition=data.iid(clients=4), seed=-1)

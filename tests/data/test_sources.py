@@ -206,21 +206,6 @@ def test_mnist_is_its_four_files_zipped_or_not(small_mnist):
     assert source.name == "mnist"
 
 
-def test_pixels_are_standardized_by_the_training_images(small_mnist):
-    plain, standard = (
-        data.mnist(folder=str(small_mnist), standardize=yes).examples["x"] for yes in (False, True)
-    )
-    assert standard.dtype == np.float32
-    np.testing.assert_allclose(standard[:6].mean(), 0, atol=1e-6)
-    np.testing.assert_allclose(standard[:6].std(), 1, rtol=1e-6)
-    mean, spread = plain[:6].mean(), plain[:6].std()
-    np.testing.assert_allclose(standard, (plain - mean) / spread, rtol=1e-4, atol=1e-6)
-    blank = small_mnist / "train-images-idx3-ubyte"
-    blank.write_bytes(blank.read_bytes()[:16] + bytes(36))
-    with pytest.raises(DataError, match="all pixels are alike and cannot be standardized"):
-        data.mnist(folder=str(small_mnist), standardize=True)
-
-
 def test_a_missing_mnist_says_how_to_get_it(small_mnist, tmp_path):
     nowhere = str(tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"experiments/floral/fetch.py fashion_mnist makes it"):

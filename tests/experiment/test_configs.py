@@ -35,7 +35,7 @@ def striped_mnist(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def read_once():
-    """MNIST's 70,000 images are read and standardized once, not anew for every config of them."""
+    """MNIST's 70,000 images are read once, not anew for every config of them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(floral.data, "mnist", functools.cache(floral.data.mnist))
         patch.setattr("floral.experiment.build.SCHEMA", Schema(places._BY_TYPE))
