@@ -4,19 +4,23 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from provenance import made_by_run
+
 from floral.experiment import seeds
 
 __all__ = ["Cells", "Seeds", "accuracies", "collect"]
 
-Seeds = dict[int, dict[str, float]]
-"""By seed: accuracy, the seconds that the run took and, with mixtures, agreement."""
+Seeds = dict[int, dict[str, Any]]
+"""By seed: accuracy, the seconds that the run took, with mixtures agreement, and what made it."""
 
 Cells = dict[str, dict[str, Seeds]]
 """By task and method."""
 
 
-def collect(folders: Iterable[Path], *, at: str = "last", number: str = "mean") -> Cells:
-    """What the finished methods of run folders came to.
+def collect(
+    folders: Iterable[Path], *, at: str = "last", number: str = "mean", command: str | None = None
+) -> Cells:
+    """What the finished methods of run folders came to, and, given what ran them, what made it.
 
     Raises:
       ConfigError: if two runs of a cell have the same seed, or differ in more than their seeds.
@@ -24,17 +28,18 @@ def collect(folders: Iterable[Path], *, at: str = "last", number: str = "mean") 
     tasks = seeds.collect(folders, at=at, number=number, name=lambda config, _: task(config))
     return {
         name: {
-            method: {seed: numbers(ended) for seed, ended in runs.items()}
+            method: {seed: numbers(ended, command) for seed, ended in runs.items()}
             for method, runs in methods.items()
         }
         for name, methods in tasks.items()
     }
 
 
-def numbers(ended: seeds.Ended) -> dict[str, float]:
+def numbers(ended: seeds.Ended, command: str | None = None) -> dict[str, Any]:
     """What is kept of a run."""
     found = {} if ended.agreement is None else {"agreement": ended.agreement}
-    return {ended.quantity: ended.value, "seconds": ended.seconds, **found}
+    made = {} if command is None else {"made": made_by_run(ended.place, command)}
+    return {ended.quantity: ended.value, "seconds": ended.seconds, **found, **made}
 
 
 def task(config: Mapping[str, Any]) -> str:

@@ -1,11 +1,13 @@
 """RESULTS.md: what the project's configs of the paper's experiments came to, beside the paper.
 
-    python experiments/floral/results.py --keep as_published runs/as_published/*
+    python experiments/floral/results.py --keep ours runs/mnist_rotate-* \\
+        --command "floral run configs/floral/mnist_rotate.yaml seed=SEED"
     python experiments/floral/results.py
 
-With ``--keep`` the finished methods of run folders are written to ``results/<name>.json``, where
-runs of earlier calls stay. Every call writes ``RESULTS.md`` anew from these files,
-``published.json`` and ``explanations.md``, which alone is written by hand.
+With ``--keep`` the finished methods of run folders are written to ``results/<name>.json``, with
+what made them (``provenance.py``); runs of earlier calls stay there. ``rerun.py`` runs and keeps in
+one. Every call writes ``RESULTS.md`` anew from these files, ``published.json`` and
+``explanations.md``, which alone is written by hand.
 """
 
 import argparse
@@ -13,13 +15,14 @@ import json
 from pathlib import Path
 
 from cells import Cells, collect
+from provenance import legend, marks
 from table import beside, table
 
 from floral.errors import ConfigError
 from floral.experiment.record import read_json
 from floral.experiment.yaml_file import write_atomically
 
-__all__ = ["results"]
+__all__ = ["joined", "keep", "read_cells", "results"]
 
 HERE = Path(__file__).parent
 SECTIONS = {
@@ -56,6 +59,24 @@ def joined(old: Cells, new: Cells) -> Cells:
     return cells
 
 
+def keep(path: Path, new: Cells) -> None:
+    """Joins cells to those of a file: a line a cell, tasks and methods in the order of coming."""
+    cells = joined(read_cells(path), new)
+    tasks = []
+    for task, methods in cells.items():
+        lines = [
+            f"  {json.dumps(method)}: {{\n"
+            + ",\n".join(
+                f"   {json.dumps(str(seed))}: {json.dumps(run)}" for seed, run in runs.items()
+            )
+            + "\n  }"
+            for method, runs in methods.items()
+        ]
+        tasks.append(f" {json.dumps(task)}: {{\n" + ",\n".join(lines) + "\n }")
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, "{\n" + ",\n".join(tasks) + "\n}\n")
+
+
 def hours(cells: Cells) -> float:
     """How long all runs of the cells took together."""
     runs = [
@@ -86,9 +107,10 @@ def results(folder: Path, explanations: str) -> str:
         if not kept:
             continue
         cells = {task: kept[task] for task in sorted(kept, key=published_first)}
-        parts += [f"## {title}\n", table(cells) + "\n"]
+        parts += [f"## {title}\n", table(cells, marks) + "\n"]
         if name in BESIDE:
-            parts.append(beside(cells, published, name) + "\n")
+            parts.append(beside(cells, published, name, marks) + "\n")
+        parts += [f"{line}\n" for line in legend(kept)]
         parts.append(f"These runs took {hours(cells):.1f} hours in all, on one or two CPU cores.\n")
         spent += hours(cells)
     if spent:
@@ -100,18 +122,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folders", nargs="*", type=Path, help="finished runs to keep")
     parser.add_argument("--keep", choices=SECTIONS, help="what the folders are runs of")
+    parser.add_argument("--command", help="what ran the folders")
     arguments = parser.parse_args()
-    if bool(arguments.folders) != (arguments.keep is not None):
-        parser.error("run folders and --keep go together: say what they are runs of")
+    given = {bool(arguments.folders), arguments.keep is not None, arguments.command is not None}
+    if len(given) > 1:
+        parser.error(
+            "folders, --keep and --command go together: say what they are, and what ran them"
+        )
     folder = HERE / "results"
     if arguments.keep is not None:
         path = folder / f"{arguments.keep}.json"
         try:
-            cells = joined(read_cells(path), collect(arguments.folders))
+            keep(path, collect(arguments.folders, command=arguments.command))
         except ConfigError as error:
             parser.error(str(error))
-        folder.mkdir(exist_ok=True)
-        write_atomically(path, json.dumps(cells, indent=1) + "\n")
     explanations = (HERE / "explanations.md").read_text(encoding="utf-8")
     write_atomically(HERE / "RESULTS.md", results(folder, explanations))
 

@@ -22,7 +22,7 @@ difference, and how many of its standard errors that is, √(sd₁²/n₁ + sd�
 import argparse
 import json
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,14 @@ PAIRS = (
 )
 FAR = 2.0  # standard errors
 
+Mark = Callable[[Iterable[Mapping[str, Any]]], str]
+"""What stands behind a number over these runs, such as ``provenance.marks``."""
+
+
+def unmarked(runs: Iterable[Mapping[str, Any]]) -> str:
+    """No mark."""
+    return ""
+
 
 def spread(values: Iterable[float]) -> str:
     """Mean and standard deviation; the mean alone of one seed."""
@@ -61,9 +69,9 @@ def spread(values: Iterable[float]) -> str:
     return f"{found.mean:.1f} ± {found.sd:.1f}"
 
 
-def cell(seeds: Seeds) -> str:
-    """Accuracy over seeds, and the agreement of mixtures."""
-    text = spread(accuracies(seeds).values())
+def cell(seeds: Seeds, mark: Mark) -> str:
+    """Accuracy over seeds with its mark, and the agreement of mixtures."""
+    text = spread(accuracies(seeds).values()) + mark(seeds.values())
     found = [numbers["agreement"] for numbers in seeds.values() if "agreement" in numbers]
     return f"{text} ({100 * statistics.mean(found):.0f})" if found else text
 
@@ -85,12 +93,12 @@ def difference(methods: Mapping[str, Seeds], one: str, other: str) -> str:
     )
 
 
-def table(cells: Cells) -> str:
+def table(cells: Cells, mark: Mark = unmarked) -> str:
     """The Markdown table."""
     names = list(dict.fromkeys(name for methods in cells.values() for name in methods))
     seeds = {t: max(len(s) for s in methods.values()) for t, methods in cells.items()}
     rows = [
-        [f"`{name}`", *(cell(m[name]) if name in m else "–" for m in cells.values())]
+        [f"`{name}`", *(cell(m[name], mark) if name in m else "–" for m in cells.values())]
         for name in names
     ]
     rows += [
@@ -102,7 +110,9 @@ def table(cells: Cells) -> str:
     return markdown(["method", *heads], rows)
 
 
-def beside(cells: Cells, published: Mapping[str, Any], which: str = "ours") -> str:
+def beside(
+    cells: Cells, published: Mapping[str, Any], which: str = "ours", mark: Mark = unmarked
+) -> str:
     """Every cell that a publication has too, as a Markdown table, and what to know about it.
 
     Args:
@@ -110,6 +120,7 @@ def beside(cells: Cells, published: Mapping[str, Any], which: str = "ours") -> s
       published: as in ``published.json``: under ``counterparts`` and the configs' name the row
         that stands for a method, and where the two are not the same, in what it ``differs``.
       which: whose methods the cells' are: ``ours`` or ``as_published``.
+      mark: what stands behind a measured number.
     """
     rows, notes = [], list[str]()
     for name, column in published["tasks"].items():
@@ -123,7 +134,8 @@ def beside(cells: Cells, published: Mapping[str, Any], which: str = "ours") -> s
             place = published["columns"].index(column)
             theirs = (*published["rows"][counterpart["row"]][place], published["seeds"])
             values = list(accuracies(cells[name][method]).values())
-            rows.append([column, label, counterpart["row"], *compared(values, theirs)])
+            marked = mark(cells[name][method].values())
+            rows.append([column, label, counterpart["row"], *compared(values, theirs, marked)])
     head = ["task", "method", "as", "measured", "published", "difference", "in s.e.", "p"]
     lines = [
         f"Published: {published['source']}; {published['protocol']}.",
@@ -134,10 +146,10 @@ def beside(cells: Cells, published: Mapping[str, Any], which: str = "ours") -> s
     return markdown(head, rows, texts=3) + "\n\n" + "\n".join(lines)
 
 
-def compared(values: list[float], theirs: tuple[float, float, int]) -> list[str]:
+def compared(values: list[float], theirs: tuple[float, float, int], marked: str = "") -> list[str]:
     """Measured, published, difference, in standard errors, p; the last two of several seeds."""
     mean, sd, count = theirs
-    shown = [f"{spread(values)} ({len(values)})", f"{mean:.1f} ± {sd:.1f} ({count})"]
+    shown = [f"{spread(values)}{marked} ({len(values)})", f"{mean:.1f} ± {sd:.1f} ({count})"]
     if len(values) < 2:
         return [*shown, f"{values[0] - mean:+.1f}", "–", "–"]
     ours = over_seeds(values)

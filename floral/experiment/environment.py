@@ -1,12 +1,14 @@
-"""What a run stood on: versions, device, data, walk.
+"""What a run stood on: commit, versions, device, data, walk.
 
-A run goes on with the config, data and walk that it began with. Versions and device are recorded
-for the reader: on others, its numbers go on the same up to the rounding of floats.
+A run goes on with the config, data and walk that it began with. Commit, versions and device are
+recorded for the reader: on others, its numbers go on the same up to the rounding of floats.
 """
 
 import hashlib
 import json
 import platform
+import shutil
+import subprocess
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +20,13 @@ from floral.errors import ConfigError, DataError
 from floral.experiment.build import Experiment
 from floral.experiment.processes import anyone, several, told
 
-__all__ = ["check_alike", "check_config", "check_data", "describe_environment"]
+__all__ = [
+    "check_alike",
+    "check_config",
+    "check_data",
+    "checkout_commit",
+    "describe_environment",
+]
 
 _PACKAGES = ("floral", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -34,9 +42,28 @@ def describe_environment(experiment: Experiment) -> dict[str, Any]:
         "device": f"{device.platform}: {device.device_kind}",
         "devices": jax.device_count(),
         "processes": jax.process_count(),
+        "commit": checkout_commit(),
         "python": platform.python_version(),
         "versions": {package: version(package) for package in _PACKAGES},
     }
+
+
+def checkout_commit() -> str | None:
+    """The commit of the checkout that this package is imported from, ``-dirty`` if it was changed.
+
+    None where the package is installed, or where git is not there to ask.
+    """
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists() or shutil.which("git") is None:
+        return None
+    asked = ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    told = subprocess.run(
+        ["git", "--no-optional-locks", "-C", str(root), *asked],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return told.stdout.strip() or None
 
 
 def check_alike(experiment: Experiment) -> None:
