@@ -49,21 +49,23 @@ def describe_environment(experiment: Experiment) -> dict[str, Any]:
 
 
 def checkout_commit() -> str | None:
-    """The commit of the checkout that this package is imported from, ``-dirty`` if it was changed.
+    """The commit of the checkout that this package is imported from.
 
-    None where the package is installed, or where git is not there to ask.
+    ``-dirty`` stands behind it if files of the package were changed. None where the package is
+    installed, or where git is not there to ask.
     """
     root = Path(__file__).parents[2]
     if not (root / ".git").exists() or shutil.which("git") is None:
         return None
-    asked = ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    told = subprocess.run(
-        ["git", "--no-optional-locks", "-C", str(root), *asked],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return told.stdout.strip() or None
+    commit = _git(root, "rev-parse", "--short=12", "HEAD")
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", "floral")
+    return f"{commit}-dirty" if commit and changed else commit or None
+
+
+def _git(root: Path, *asked: str) -> str:
+    """What git says of a checkout; nothing where it says an error."""
+    command = ["git", "--no-optional-locks", "-C", str(root), *asked]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def check_alike(experiment: Experiment) -> None:
