@@ -7,8 +7,6 @@ recorded for the reader: on others, its numbers go on the same up to the roundin
 import hashlib
 import json
 import platform
-import shutil
-import subprocess
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +17,7 @@ import jax
 from floral.errors import ConfigError, DataError
 from floral.experiment.build import Experiment
 from floral.experiment.processes import anyone, several, told
+from floral.experiment.provenance import commit_of
 
 __all__ = [
     "check_alike",
@@ -49,23 +48,12 @@ def describe_environment(experiment: Experiment) -> dict[str, Any]:
 
 
 def checkout_commit() -> str | None:
-    """The commit of the checkout that this package is imported from.
+    """The commit of the checkout that this package is imported from, as `commit_of` says it.
 
-    ``-dirty`` stands behind it if files of the package were changed. None where the package is
-    installed, or where git is not there to ask.
+    None where the package is installed, or where git is not there to ask.
     """
     root = Path(__file__).parents[2]
-    if not (root / ".git").exists() or shutil.which("git") is None:
-        return None
-    commit = _git(root, "rev-parse", "--short=12", "HEAD")
-    changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", "floral")
-    return f"{commit}-dirty" if commit and changed else commit or None
-
-
-def _git(root: Path, *asked: str) -> str:
-    """What git says of a checkout; nothing where it says an error."""
-    command = ["git", "--no-optional-locks", "-C", str(root), *asked]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return commit_of(root) if (root / ".git").exists() else None
 
 
 def check_alike(experiment: Experiment) -> None:

@@ -15,7 +15,7 @@ from floral.experiment.state import start_state
 from floral.experiment.yaml_file import load
 from floral.simulate import SimulationState
 
-__all__ = ["load_run", "saved_chunk", "saved_config", "start_folder"]
+__all__ = ["check_run_folder", "load_run", "saved_chunk", "saved_config", "start_folder"]
 
 
 def load_run(
@@ -57,11 +57,16 @@ def saved_config(folder: Path, *overrides: str) -> dict[str, Any]:
     Raises:
       ConfigError: if there is none; names the nearest run folder.
     """
+    check_run_folder(folder)
+    return read(load(folder / "config.yaml"), overrides)
+
+
+def check_run_folder(folder: Path) -> None:
+    """Raises ConfigError for a folder that holds no run; names the nearest that does."""
     if not (folder / "config.yaml").is_file():
         beside = folder.parent.glob("*/config.yaml") if folder.parent.is_dir() else []
         hint = did_you_mean(folder, [str(found.parent) for found in sorted(beside)])
         raise ConfigError(f"{folder}: no run folder, it has no config.yaml{hint}")
-    return read(load(folder / "config.yaml"), overrides)
 
 
 def saved_chunk(folder: Path) -> int | None:

@@ -1,6 +1,7 @@
 """The files of a run folder: JSON lines a round, a table of clients an evaluation.
 
     config.yaml        the resolved config
+    commands.jsonl     a line each time a command trained here: who, when, with which code
     environment.json   versions, device, data fingerprint, how clients are walked
     metrics.jsonl      one line a round; the same bits however often the run was interrupted
     timing.jsonl       wall seconds, apart from it
@@ -9,20 +10,23 @@
     restarts.json      the starts that were tried, where several were asked for
     summary.json       once the run is done
 
-Everything but the two growing files is written under a temporary name and renamed. Of several
-processes the first writes.
+Everything but the growing files is written under a temporary name and renamed. Of several
+processes the first writes. What cannot be written is one sentence (`files.touching`).
 """
 
 import json
 import math
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from floral.errors import ConfigError
+from floral.experiment.files import in_words, touching
 from floral.experiment.processes import by_the_first
 from floral.experiment.yaml_file import write_atomically
 
@@ -31,33 +35,70 @@ __all__ = [
     "client_tables",
     "cut_back",
     "cut_lines",
+    "has_begun",
     "new_folder",
     "read_json",
     "read_lines",
+    "remove_folders",
     "write_clients",
     "write_json",
 ]
 
 
-def new_folder(parent: Path, name: str) -> Path:
-    """A folder that did not exist: ``name``, or ``name-2``, ``name-3``, … if it is taken.
+def new_folder(parent: Path, name: str) -> list[Path]:
+    """Makes a folder that did not exist: ``name``, or ``name-2``, ``name-3``, … if it is taken.
+
+    Two commands that ask for one name at once have two folders: the system makes each only once.
+
+    Returns:
+      The folders that were made, the outermost first: missing parents, then the folder itself.
 
     Raises:
       ConfigError: if the name is none for a folder, or none can be made there.
     """
-    if name in ("", ".", "..") or Path(name).name != name:
+    if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name:
         raise ConfigError(f"name: expected the name of a folder, got {name!r}; its parent is out")
+    made: list[Path] = []
     count = 1
-    while True:
-        folder = parent / (name if count == 1 else f"{name}-{count}")
-        try:
-            parent.mkdir(parents=True, exist_ok=True)
-            folder.mkdir()
-            return folder
-        except OSError as error:
-            if not folder.exists():
-                raise ConfigError(f"out: cannot make the folder {folder}: {error}") from error
-            count += 1
+    try:
+        for place in reversed((parent, *parent.parents)):
+            if not place.is_dir():
+                place.mkdir(exist_ok=True)
+                made.append(place)
+        while True:
+            folder = parent / (name if count == 1 else f"{name}-{count}")
+            try:
+                folder.mkdir()
+                return [*made, folder]
+            except FileExistsError:
+                count += 1
+    except (OSError, ValueError) as error:  # ValueError: a name with a null character
+        remove_folders(made)
+        reason = in_words(error) if isinstance(error, OSError) else str(error)
+        raise ConfigError(
+            f"out: cannot make the folder {str(parent / name)!r}: {reason}"
+        ) from error
+
+
+def remove_folders(made: Iterable[Path], *, whole: Path | None = None) -> None:
+    """Removes folders that ``new_folder`` made, as far as they are empty.
+
+    Args:
+      made: the outermost first.
+      whole: one of them that is removed with all that it holds.
+    """
+    if whole is not None:
+        shutil.rmtree(whole, ignore_errors=True)
+    for place in reversed([*made]):
+        with suppress(OSError):  # another command uses it meanwhile
+            place.rmdir()
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether anything was recorded in a method's folder that a resumed run would go on from."""
+    metrics = folder / "metrics.jsonl"
+    trained = metrics.is_file() and metrics.stat().st_size > 0
+    return trained or (folder / "checkpoints").is_dir() or (folder / "restarts.json").is_file()
 
 
 @by_the_first
@@ -73,17 +114,18 @@ def read_json(path: Path) -> dict[str, Any]:
       ConfigError: if it is missing or no JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: there is no such file; is this a run folder?") from error
+        with touching(path, "read"):
+            return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path}: damaged at line {error.lineno}: {error.msg}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: damaged: {error}") from error
 
 
 @by_the_first
 def append_lines(path: Path, lines: list[dict[str, Any]]) -> None:
     """Appends one JSON line each and waits until they are on disk."""
-    with path.open("a", encoding="utf-8") as file:
+    with touching(path, "write"), path.open("a", encoding="utf-8") as file:
         file.writelines(json.dumps(_strict(line), allow_nan=False) + "\n" for line in lines)
         file.flush()
         os.fsync(file.fileno())
@@ -97,8 +139,10 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """
     if not path.is_file():
         return []
+    with touching(path, "read"):
+        content = path.read_bytes()
     lines = []
-    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+    for number, line in enumerate(content.splitlines(keepends=True), 1):
         if line.endswith(b"\n"):
             try:
                 lines.append(json.loads(line))
@@ -122,7 +166,8 @@ def cut_back(folder: Path, last_round: int) -> None:
     cut_lines(folder, last_round)
     for table, round_index in client_tables(folder).items():
         if round_index > last_round:
-            table.unlink()
+            with touching(table, "write"):
+                table.unlink()
 
 
 def client_tables(folder: Path) -> dict[Path, int]:
@@ -150,11 +195,12 @@ def write_clients(folder: Path, round_index: int, columns: Mapping[str, np.ndarr
         else:
             flat |= {f"{name}_{index}": values[:, index] for index in range(values.shape[1])}
     place = folder / "clients"
-    place.mkdir(exist_ok=True)
     final = place / f"round_{round_index:06d}.parquet"
     temporary = final.with_suffix(".tmp")
-    pyarrow.parquet.write_table(pyarrow.table(flat), temporary)
-    temporary.replace(final)
+    with touching(final, "write"):
+        place.mkdir(exist_ok=True)
+        pyarrow.parquet.write_table(pyarrow.table(flat), temporary)
+        temporary.replace(final)
 
 
 def _strict(value: Any) -> Any:

@@ -5,7 +5,7 @@ each resumable by itself, and a report and a figure over all of them. Several pr
 a run together: each calls the same function, and the first writes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,8 +14,16 @@ from floral.errors import ConfigError
 from floral.experiment import checkpoint, record
 from floral.experiment.build import Experiment
 from floral.experiment.config import methods, read
-from floral.experiment.environment import check_config
-from floral.experiment.load import load_run, saved_config, start_folder
+from floral.experiment.folders import (
+    begin,
+    found,
+    leaving_in_order,
+    make_own,
+    method_folders,
+    reopen,
+)
+from floral.experiment.load import load_run, start_folder
+from floral.experiment.lock import Locks
 from floral.experiment.overrides import parse
 from floral.experiment.prepare import build_all, source_of
 from floral.experiment.processes import is_first, told
@@ -23,7 +31,6 @@ from floral.experiment.progress import Progress, Silent
 from floral.experiment.report import write_report
 from floral.experiment.run import Interrupted, run_method
 from floral.experiment.walks import remembered
-from floral.experiment.yaml_file import dump, write_atomically
 from floral.simulate.probe import Timings
 
 __all__ = ["Result", "load_run", "resume", "run"]
@@ -64,7 +71,8 @@ def run(
       walks: a file in which timings of walks are remembered; None remembers none.
 
     Raises:
-      FloralError: before any training starts, if anything does not fit.
+      FloralError: before any training starts, if anything does not fit; no folder is left then.
+        Also if a file cannot be written, as on a full disk; says how to go on.
       Interrupted: after Ctrl-C; ``resume`` goes on.
     """
     resolved = _with_fixed_starts(read(config, overrides))
@@ -73,8 +81,13 @@ def run(
     # What does not fit is said before a folder exists.
     experiments = build_all(resolved, timings=timings)
     stem = "run" if isinstance(config, Mapping) else Path(config).stem
-    folder = told(lambda: _begun(Path(out), stem if name is None else name, resolved))
-    return _go_on(folder, _method_folders(folder, resolved), experiments, progress)
+    with Locks() as locks:
+        made = told(lambda: record.new_folder(Path(out), stem if name is None else name))
+        folder = made[-1]
+        folders = method_folders(folder, resolved)
+        with leaving_in_order(folder, folders, made):
+            told(lambda: begin(folder, resolved, overrides, locks))
+            return _go_on(folder, folders, experiments, progress, locks)
 
 
 def resume(
@@ -92,7 +105,8 @@ def resume(
       walks: as for ``run``; a method that has begun keeps its walk.
 
     Raises:
-      FloralError: if the folder is no run, or not of this config and these data.
+      FloralError: if the folder is no run, is being written to by another command, or is not of
+        this config and these data.
     """
     folder = Path(folder)
     for text in overrides:
@@ -100,16 +114,17 @@ def resume(
             raise ConfigError(
                 f"{text!r}: a resumed run takes rounds=… alone; start a new run for anything else"
             )
-    resolved, finished = told(lambda: _found(folder, overrides))
-    folders = _method_folders(folder, resolved)
     progress = _of_the_first(progress)
-    timings = _noting(walks, progress)
-    experiments = build_all(
-        resolved, folder=folder, begun=folders, finished=finished, timings=timings
-    )
-    if overrides and is_first():
-        write_atomically(folder / "config.yaml", dump(resolved))
-    return _go_on(folder, folders, experiments, progress)
+    with Locks() as locks:
+        resolved, finished = told(lambda: found(folder, overrides, locks))
+        folders = method_folders(folder, resolved)
+        timings = _noting(walks, progress)
+        experiments = build_all(
+            resolved, folder=folder, begun=folders, finished=finished, timings=timings
+        )
+        with leaving_in_order(folder, folders):
+            told(lambda: reopen(folder, resolved, overrides))
+            return _go_on(folder, folders, experiments, progress, locks, resumed=True)
 
 
 def _of_the_first(progress: Progress | None) -> Progress:
@@ -119,25 +134,6 @@ def _of_the_first(progress: Progress | None) -> Progress:
 def _noting(walks: str | PathLike[str] | None, progress: Progress) -> Callable[[str], Timings]:
     """The timings of each method, by its name."""
     return lambda name: remembered(walks, lambda line: progress.note(f"{name}: {line}"))
-
-
-def _begun(out: Path, name: str, resolved: dict[str, Any]) -> Path:
-    """A new run folder, with its config."""
-    folder = record.new_folder(out, name)
-    write_atomically(folder / "config.yaml", dump(resolved))
-    return folder
-
-
-def _found(folder: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """The config of a run folder that may be gone on with, and its methods that are finished."""
-    resolved = saved_config(folder, *overrides)
-    folders = _method_folders(folder, resolved)
-    unfolded = methods(resolved)
-    for name, config in unfolded.items():
-        _check_place(folders[name], config)
-    return resolved, [
-        name for name in unfolded if _finished(folders[name], unfolded[name]["rounds"])
-    ]
 
 
 def _with_fixed_starts(config: dict[str, Any]) -> dict[str, Any]:
@@ -159,6 +155,9 @@ def _go_on(
     folders: Mapping[str, Path],
     experiments: Mapping[str, Experiment],
     progress: Progress,
+    locks: Locks,
+    *,
+    resumed: bool = False,
 ) -> Result:
     """Runs what is not finished, in order, and reports on all methods."""
     progress.begin(folder)
@@ -167,7 +166,10 @@ def _go_on(
         with progress:
             for name, place in folders.items():
                 if name in experiments:
-                    _run_one(name, experiments[name], place, folder, progress)
+                    begun = checkpoint.latest_round(place / "checkpoints")
+                    if resumed and begun is None and place.is_dir():
+                        progress.note(f"{name}: nothing was saved yet; it starts from round 1")
+                    _run_one(name, experiments[name], place, folder, progress, locks)
                 path = place / "summary.json"
                 summaries[name] = told(lambda path=path: record.read_json(path))
     except KeyboardInterrupt:
@@ -177,11 +179,14 @@ def _go_on(
 
 
 def _run_one(
-    name: str, experiment: Experiment, place: Path, folder: Path, progress: Progress
+    name: str,
+    experiment: Experiment,
+    place: Path,
+    folder: Path,
+    progress: Progress,
+    locks: Locks,
 ) -> None:
-    if place != folder and is_first():
-        place.mkdir(exist_ok=True)
-        write_atomically(place / "config.yaml", dump(dict(experiment.config)))
+    told(lambda: make_own(place, experiment, folder, locks))
     begun = told(lambda: checkpoint.latest_round(place / "checkpoints"))
     source = None if begun else source_of(experiment, folder)
     progress.start(name, experiment, begun or 0)
@@ -193,25 +198,3 @@ def _run_one(
         say=lambda line: progress.note(f"{name}: {line}"),
     )
     progress.finish(name, summary)
-
-
-def _method_folders(folder: Path, resolved: Mapping[str, Any]) -> dict[str, Path]:
-    alone = not resolved.get("compare")
-    return {name: folder if alone else folder / name for name in methods(resolved)}
-
-
-def _finished(place: Path, rounds: int) -> bool:
-    path = place / "summary.json"
-    return path.is_file() and record.read_json(path)["rounds"] == rounds
-
-
-def _check_place(place: Path, config: Mapping[str, Any]) -> None:
-    """Raises ConfigError if a folder's run cannot become the config's."""
-    if (place / "environment.json").is_file():
-        check_config(record.read_json(place / "environment.json"), config, place)
-    taken = checkpoint.latest_round(place / "checkpoints") or 0
-    if taken > config["rounds"]:
-        raise ConfigError(
-            f"rounds: {place} has taken {taken} already, got {config['rounds']}; a resumed run "
-            "goes on, never back"
-        )

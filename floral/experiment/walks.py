@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
 
+from floral.experiment.files import FileError
 from floral.experiment.processes import by_the_first, told
 from floral.experiment.yaml_file import write_atomically
 from floral.simulate.probe import Probe, Timings
@@ -104,5 +105,5 @@ def _note(path: Path, program: str, seconds: Mapping[int, float], say: Say) -> N
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(programs, indent=1, sort_keys=True) + "\n")
-    except OSError as error:
+    except (OSError, FileError) as error:
         say(f"{path}: timings of walks cannot be written there ({error})")

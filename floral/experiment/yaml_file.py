@@ -10,12 +10,14 @@ Source: YAML 1.2.2, section 10.3, the core schema.
 import os
 import re
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from floral.errors import ConfigError
+from floral.experiment.files import touching
 from floral.experiment.merge import merge
 
 __all__ = ["dump", "load", "read_value", "write_atomically"]
@@ -147,11 +149,14 @@ def _load(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _read_file(path: Path, child: Path | None) -> dict[str, Any]:
+    said = f"{child}: extends:" if child else f"{path}:"
+    if path.is_dir():
+        raise ConfigError(f"{said} {str(path)!r} is a folder, not a YAML file{_inside(path)}")
     if not path.is_file():
-        said = f"{child}: extends: there" if child else f"{path}: there"
-        raise ConfigError(f"{said} is no file {str(path)!r}{_nearest_file(path)}")
+        raise ConfigError(f"{said} there is no file {str(path)!r}{_nearest_file(path)}")
     try:
-        text = path.read_text(encoding="utf-8")
+        with touching(path, "read"):
+            text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text: {error}") from error
     value = read_value(text, where=str(path))
@@ -160,6 +165,13 @@ def _read_file(path: Path, child: Path | None) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: the file must be a mapping, as 'seed: 0', got {value!r:.60}")
     return value
+
+
+def _inside(folder: Path) -> str:
+    """A config in a folder, or what a run folder is for."""
+    if (folder / "config.yaml").is_file():
+        return f"; did you mean {str(folder / 'config.yaml')!r}, or floral resume {folder}?"
+    return ""
 
 
 def _nearest_file(path: Path) -> str:
@@ -196,20 +208,25 @@ def write_atomically(path: str | os.PathLike[str], text: str) -> None:
 
     The text goes to a temporary name in the same folder, onto the disk, then takes the file's
     name in one step; a crash leaves at worst the temporary file.
+
+    Raises:
+      FileError: if it cannot be written, with the reason.
     """
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
-    try:
-        with temporary.open("x", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the new name itself is only then on the disk
-    finally:
-        os.close(folder)
+    with touching(target, "write"):
+        try:
+            with temporary.open("x", encoding="utf-8", newline="") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the new name itself is only then on the disk
+        finally:
+            os.close(folder)

@@ -39,6 +39,8 @@ def table(folder, taken):
 def test_a_run_folder_holds_what_is_promised(whole):
     held = {path.name for path in whole.folder.iterdir()}
     assert held == {
+        ".lock",
+        "commands.jsonl",
         "config.yaml",
         "environment.json",
         "metrics.jsonl",

@@ -1,0 +1,111 @@
+"""The folders of a run: made, found again, written to by one command alone, left in order."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from floral.errors import ConfigError
+from floral.experiment import checkpoint, record
+from floral.experiment.build import Experiment
+from floral.experiment.config import methods
+from floral.experiment.environment import check_config
+from floral.experiment.files import FileError, touching
+from floral.experiment.load import check_run_folder, saved_config
+from floral.experiment.lock import Locks
+from floral.experiment.processes import is_first
+from floral.experiment.provenance import described_command
+from floral.experiment.yaml_file import dump, write_atomically
+
+__all__ = ["begin", "found", "leaving_in_order", "make_own", "method_folders", "reopen"]
+
+
+@contextmanager
+def leaving_in_order(
+    folder: Path, folders: Mapping[str, Path], made: Sequence[Path] = ()
+) -> Iterator[None]:
+    """What an error leaves behind: of a new run that recorded nothing, no folder.
+
+    Args:
+      folder: the run folder.
+      folders: its methods'.
+      made: the folders that this command has made, the outermost first; none on a resume.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        if made and not any(map(record.has_begun, folders.values())):
+            if is_first():
+                record.remove_folders(made, whole=folder)
+            raise
+        if isinstance(error, FileError):
+            raise ConfigError(
+                f"{error}; all that was saved is whole: {error.mend}, then floral resume {folder}"
+            ) from error
+        raise
+
+
+def begin(folder: Path, resolved: dict[str, Any], overrides: Sequence[str], locks: Locks) -> None:
+    """A new run folder is this process's own, has its config, and knows who began it."""
+    locks.hold(folder)
+    write_atomically(folder / "config.yaml", dump(resolved))
+    record.append_lines(folder / "commands.jsonl", [described_command(overrides)])
+
+
+def reopen(folder: Path, resolved: dict[str, Any], overrides: Sequence[str]) -> None:
+    """A run folder that is gone on with has its newest config, and knows who goes on."""
+    if overrides:
+        write_atomically(folder / "config.yaml", dump(resolved))
+    record.append_lines(folder / "commands.jsonl", [described_command(overrides)])
+
+
+def found(folder: Path, overrides: Sequence[str], locks: Locks) -> tuple[dict[str, Any], list[str]]:
+    """The config of a run folder that may be gone on with, and its methods that are finished."""
+    check_run_folder(folder)
+    locks.hold(folder)
+    resolved = saved_config(folder, *overrides)
+    folders = method_folders(folder, resolved)
+    for place in folders.values():
+        if place != folder and place.is_dir():
+            locks.hold(place)
+    unfolded = methods(resolved)
+    for name, config in unfolded.items():
+        _check_place(folders[name], config)
+    return resolved, [
+        name for name in unfolded if _finished(folders[name], unfolded[name]["rounds"])
+    ]
+
+
+def make_own(place: Path, experiment: Experiment, folder: Path, locks: Locks) -> None:
+    """A method of a comparison has a folder of its own, with its own config."""
+    if place == folder:
+        return
+    if not place.is_dir():
+        with touching(place, "write"):
+            place.mkdir()
+        locks.hold(place)
+    write_atomically(place / "config.yaml", dump(dict(experiment.config)))
+
+
+def method_folders(folder: Path, resolved: Mapping[str, Any]) -> dict[str, Path]:
+    alone = not resolved.get("compare")
+    return {name: folder if alone else folder / name for name in methods(resolved)}
+
+
+def _finished(place: Path, rounds: int) -> bool:
+    path = place / "summary.json"
+    return path.is_file() and record.read_json(path)["rounds"] == rounds
+
+
+def _check_place(place: Path, config: Mapping[str, Any]) -> None:
+    """Raises ConfigError if a folder's run cannot become the config's."""
+    if (place / "environment.json").is_file():
+        check_config(record.read_json(place / "environment.json"), config, place)
+    taken = checkpoint.latest_round(place / "checkpoints") or 0
+    if taken > config["rounds"]:
+        raise ConfigError(
+            f"rounds: {place} has taken {taken} already, got {config['rounds']}; a resumed run "
+            "goes on, never back"
+        )
