@@ -68,17 +68,20 @@ def trained(config: dict[str, Any], out: Path) -> dict[str, Numbers]:
 
 def numbers(folder: Path) -> Numbers:
     """What one run came to."""
-    evaluations = [
-        line["evaluation"] for line in read_lines(folder / "metrics.jsonl") if "evaluation" in line
-    ]
-    first, last = evaluations[0], evaluations[-1]
+    evaluated = [line for line in read_lines(folder / "metrics.jsonl") if "evaluation" in line]
+    last = evaluated[-1]["evaluation"]
+    first_gap, last_gap = (
+        line["evaluation"]["mixture"].get("averaging_gap")  # measured, or reported by the reducer
+        or line.get("uplink", {}).get("averaging_gap", 0.0)
+        for line in (evaluated[0], evaluated[-1])
+    )
     found = {
         "test": last["test"]["accuracy"]["mean"],
         "worst 10 %": last["test"]["accuracy"]["worst_decile"],
         "unseen": last["unseen"]["accuracy"]["mean"],
         "groups found": last["mixture"]["agreement"],
-        "first gap": first["mixture"].get("averaging_gap", 0.0),
-        "last gap": last["mixture"].get("averaging_gap", 0.0),
+        "first gap": first_gap,
+        "last gap": last_gap,
     }
     return {name: 100 * value for name, value in found.items()}
 

@@ -46,7 +46,9 @@ class FederatedAlgorithm(NamedTuple):
         ``()`` for a stateless one.
       download: ``(server, context) -> Download``, what this client receives.
       client_update: ``(key, Download, client, Batches, context) -> (Upload, client, metrics)``;
-        metrics are sums and counts.
+        metrics are scalars that are summed over clients, by name: ``loss_sum`` and ``examples``,
+        and whatever else a method has to report. A run shows them in the round's line under
+        ``train``: ``<name>_sum`` as ``<name>``, divided by ``examples``, any other as its sum.
       aggregate: ``(server, Reduced, context) -> server``.
       personalize: ``(key, server, client, Batches, context) -> client``: what a stateless or an
         unseen client does, on training examples alone, before it predicts.

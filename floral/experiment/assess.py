@@ -1,5 +1,6 @@
 """One evaluation: every client's own model on its own data, as a table and as a few numbers."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -71,14 +72,24 @@ def assess(
 def score(numbers: dict[str, Any]) -> float | None:
     """What the best round is chosen by, larger is better: validation accuracy, or minus the loss.
 
-    None without validation data: nothing else may choose.
+    Args:
+      numbers: of an evaluation, by group.
+
+    Returns:
+      None without validation data: nothing else may choose. NaN, which is never best, where the
+      validation loss is not finite, whatever the accuracy: the model of some client is broken.
+
+    Example:
+      >>> score({"validation": {"accuracy": {"mean": 0.5}, "loss": {"mean": float("inf")}}})
+      nan
     """
     if "validation" not in numbers:
         return None
     validation = numbers["validation"]
-    if "accuracy" in validation:
-        return validation["accuracy"]["mean"]
-    return -validation["loss"]["mean"]
+    loss = validation["loss"]["mean"]
+    if not math.isfinite(loss):
+        return math.nan
+    return validation["accuracy"]["mean"] if "accuracy" in validation else -loss
 
 
 def _summary(

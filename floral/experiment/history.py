@@ -34,17 +34,22 @@ def last_round(lines: Lines) -> dict[str, Any]:
 def best_validated(lines: Lines) -> dict[str, Any]:
     """The numbers of the round that validated best, the first of equals, as a run keeps it.
 
+    A round whose validation loss is not finite is never best.
+
     Raises:
-      ConfigError: if nothing was evaluated, or nothing of it on validation data.
+      ConfigError: if nothing was evaluated, nothing of it on validation data, or no round of it
+        with a finite loss.
     """
     evaluations = _evaluations(lines)
     # As snapshots are scored: rounded less, the later of two near rounds might be best.
     scores = np.array([score(_with_nan(numbers)) for _, numbers in evaluations], np.float32)
-    if np.isnan(scores).all():
+    if all("validation" not in numbers for _, numbers in evaluations):
         raise ConfigError(
             "best: no number of validation data to choose a round by, got "
             f"{', '.join(evaluations[-1][1])}; take 'last', or give data.split a validation"
         )
+    if np.isnan(scores).all():
+        raise ConfigError("best: no evaluated round has a finite validation loss; take 'last'")
     return dict(evaluations[int(np.nanargmax(scores))][1])
 
 

@@ -45,8 +45,16 @@ def load_run(
     state = checkpoint.restore(folder / "checkpoints", last, struct, experiment.simulator.new_table)
     if not best:
         return experiment, state
-    if not state.best or int(state.best.round) == 0:
-        raise ConfigError(f"{folder}: no round of this run was validated, so none is best")
+    if not state.best:
+        raise ConfigError(
+            f"{folder}: this run has no validation data, so no round of it is best; give "
+            "data.split a validation, or leave out best"
+        )
+    if int(state.best.round) == 0:
+        raise ConfigError(
+            f"{folder}: no evaluated round of this run has a finite validation loss, so none is "
+            "best"
+        )
     chosen = state.best
     return experiment, state._replace(round=chosen.round, server=chosen.server, table=chosen.table)
 

@@ -4,7 +4,7 @@
     commands.jsonl     a line each time a command trained here: who, when, with which code
     environment.json   versions, device, data fingerprint, how clients are walked
     metrics.jsonl      one line a round; the same bits however often the run was interrupted
-    timing.jsonl       wall seconds, apart from it
+    timing.jsonl       seconds a round, and of them those that train, compile and evaluate
     clients/           one parquet table an evaluation: round_000100.parquet
     checkpoints/       the whole state
     restarts.json      the starts that were tried, where several were asked for

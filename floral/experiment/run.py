@@ -14,6 +14,7 @@ import numpy as np
 from floral.experiment import checkpoint, record
 from floral.experiment.assess import assess, score
 from floral.experiment.build import Experiment
+from floral.experiment.clocks import Clocks
 from floral.experiment.environment import (
     check_alike,
     check_config,
@@ -21,9 +22,11 @@ from floral.experiment.environment import (
     describe_environment,
 )
 from floral.experiment.processes import anyone, is_first, several, told
-from floral.experiment.restarts import chosen_start, tried
+from floral.experiment.restarts import chosen_start
+from floral.experiment.round_line import round_line
 from floral.experiment.state import is_whole, keep_best, start_state
 from floral.experiment.stopping import heeding_signals
+from floral.experiment.summary import summarize
 from floral.simulate import SimulationState
 from floral.typing import PyTree
 
@@ -45,6 +48,7 @@ def run_method(
     *,
     source: PyTree = None,
     tick: Tick | None = None,
+    evaluating: Callable[[int], None] = lambda taken: None,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Runs one method from where its folder stands to its last round.
@@ -54,6 +58,7 @@ def run_method(
       folder: the run folder, new or of an unfinished run.
       source: another run's server to start from.
       tick: told of every round.
+      evaluating: told of the rounds taken before an evaluation begins.
       say: told, in a line, of what happens before the first.
 
     Returns:
@@ -73,7 +78,7 @@ def run_method(
         struct = jax.eval_shape(lambda: start_state(experiment))
         state = checkpoint.restore(checkpoints, begun, struct, experiment.simulator.new_table)
     record.cut_back(folder, begun or 0)
-    return _Loop(experiment, folder, tick, state).run()
+    return _Loop(experiment, folder, tick, evaluating, state).run()
 
 
 def _opened(experiment: Experiment, folder: Path) -> int | None:
@@ -92,23 +97,30 @@ class _Loop:
     """A run while it goes on: where it stands, what it has yet to write, when it wrote last."""
 
     def __init__(
-        self, experiment: Experiment, folder: Path, tick: Tick | None, state: SimulationState
+        self,
+        experiment: Experiment,
+        folder: Path,
+        tick: Tick | None,
+        evaluating: Callable[[int], None],
+        state: SimulationState,
     ):
         self.experiment = experiment
         self.folder = folder
         self.tick = tick
+        self.evaluating = evaluating
         self.state = state
         self.taken = int(state.round)
         self.saved = self.taken
         self.lines: list[dict[str, Any]] = []
         self.times: list[dict[str, Any]] = []
         self.clock = time.perf_counter()
-        self.pace: float | None = None  # seconds of a round, once one was taken that compiled not
+        self.parts = Clocks()
+        self.pace: float | None = None  # seconds of a round without compilation, once one was taken
 
     def run(self) -> dict[str, Any]:
         stopped = False
         try:
-            with heeding_signals(speak=is_first()) as asked:
+            with heeding_signals(speak=is_first()) as asked, self.parts.running():
                 while self.taken < self.experiment.rounds and not stopped:
                     self._block()
                     stopped = anyone(asked()) and self.taken < self.experiment.rounds
@@ -119,20 +131,21 @@ class _Loop:
         if stopped:
             self._save_what_is_done()
             raise Interrupted(str(self.folder))
-        return told(self._summarize)
+        return told(lambda: summarize(self.experiment, self.folder, self.state))
 
     def _block(self) -> None:
         """Rounds in one compiled call, up to the next that something is due after."""
         count = told(self._rounds_at_once)
-        self.state, sums = self.experiment.simulator.rounds(self.state, count)
-        sums = jax.tree.map(np.asarray, sums)  # waits for the rounds
-        new = [_train_line(self.taken + 1 + index, sums, index) for index in range(count)]
+        with self.parts.of("train"):
+            self.state, sums = self.experiment.simulator.rounds(self.state, count)
+            sums = jax.tree.map(np.asarray, sums)  # waits for the rounds
+        new = [round_line(self.taken + 1 + index, sums, index) for index in range(count)]
         taken = self.taken + count
         if self._due(taken, self.experiment.evaluation.every):
-            numbers, table = assess(self.experiment, self.state)
-            if told_last := _told_by_reducer(sums, count - 1):
-                numbers["mixture"] = numbers.get("mixture", {}) | told_last
-            self.state = keep_best(self.state, told(lambda: score(numbers)))
+            self.evaluating(taken)
+            with self.parts.of("evaluate"):
+                numbers, table = assess(self.experiment, self.state)
+                self.state = keep_best(self.state, told(lambda: score(numbers)))
             new[-1]["evaluation"] = numbers
             record.write_clients(self.folder, taken, table)
         self._note(new)
@@ -181,10 +194,12 @@ class _Loop:
         """Rounds are done once this has noted them: stopped before, they are taken again."""
         now = time.perf_counter()
         each = (now - self.clock) / len(lines)
-        if self.times or self.saved < self.taken:  # all but the first block, which compiles
-            self.pace = each
         self.clock = now
-        self.times += [{"round": line["round"], "seconds": each} for line in lines]
+        parts = self.parts.take()
+        self.pace = parts.get("train", 0.0) / len(lines)
+        times = [{"round": line["round"], "seconds": each, "train": self.pace} for line in lines]
+        times[-1] |= {part: spent for part, spent in parts.items() if part != "train"}
+        self.times += times
         self.lines += lines
         self.taken = lines[-1]["round"]
 
@@ -196,42 +211,3 @@ class _Loop:
         checkpoint.save(self.folder / "checkpoints", self.state, keep=keep)
         self.saved = self.taken
         self.lines, self.times = [], []
-
-    def _summarize(self) -> dict[str, Any]:
-        evaluations = {
-            line["round"]: line["evaluation"]
-            for line in record.read_lines(self._metrics)
-            if "evaluation" in line
-        }
-        seconds = [line["seconds"] for line in record.read_lines(self.folder / "timing.jsonl")]
-        best = int(self.state.best.round) if self.state.best else 0  # 0: nothing was ever validated
-        summary = {
-            "rounds": self.experiment.rounds,
-            "seed": self.experiment.config["seed"],
-            "last": evaluations[self.experiment.rounds],
-            "best": {"round": best, **evaluations[best]} if best else None,
-            "costs": self.experiment.simulator.costs._asdict(),
-            "seconds": sum(seconds),
-        }
-        if (restarts := tried(self.folder)) is not None:
-            summary["restarts"] = restarts
-            summary["seconds"] += sum(restarts["seconds"])
-        record.write_json(self.folder / "summary.json", summary)
-        return record.read_json(self.folder / "summary.json")
-
-
-def _told_by_reducer(sums: Mapping[str, np.ndarray], index: int) -> dict[str, float]:
-    of_clients = ("loss_sum", "examples", "cohort")
-    return {name: float(values[index]) for name, values in sums.items() if name not in of_clients}
-
-
-def _train_line(taken: int, sums: Mapping[str, np.ndarray], index: int) -> dict[str, Any]:
-    examples = int(sums["examples"][index])
-    return {
-        "round": taken,
-        "train": {
-            "loss": float(sums["loss_sum"][index]) / max(examples, 1),
-            "examples": examples,
-            "clients": int(sums["cohort"][index]),
-        },
-    }

@@ -1,5 +1,6 @@
 """A run's state between rounds: its start, its best snapshot, and whether it is whole."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -66,9 +67,10 @@ def keep_best(state: SimulationState, value: float | None) -> SimulationState:
 
     Args:
       state: of a run; one that never validates holds no snapshot and stays as it is.
-      value: its score; None if there was nothing to validate on.
+      value: its score; None if there was nothing to validate on. One that is not finite is never
+        best.
     """
-    if value is None or not state.best:
+    if value is None or not math.isfinite(value) or not state.best:
         return state
     score_now = jnp.asarray(value, jnp.float32)
     if not score_now > state.best.score:  # both rounded alike: of equal rounds the first is best

@@ -35,6 +35,7 @@ from floral.simulate.personalize import Personalization, who_personalizes
 from floral.simulate.personalize import personalization as make_personalization
 from floral.simulate.probe import Timings, make_probe
 from floral.simulate.reach import Reach
+from floral.simulate.reported import check_reported, reported_by_reducer
 from floral.simulate.sampling import Sampler, full
 from floral.simulate.shard import make_mesh, replicated, share_of
 from floral.simulate.simulator import Simulator
@@ -134,6 +135,8 @@ def make_simulator(
             "mixing finds groups; a transform such as clip would treat these and the model as one: "
             "leave the transforms out, or set mixing to one that does not group clients"
         )
+    room = cohort.capacity(len(dataset.seen))
+    check_reported(turn.metrics, reported_by_reducer(uplink, turn.upload, server_struct, room=room))
     start = make_start(algorithm, uplink, server, turn.upload, execution, data, mesh)
     keeps_rows = start.new_table is not None
     params_struct, _ = jax.eval_shape(model.init, jax.random.key(0), batch)
@@ -176,7 +179,6 @@ def make_simulator(
             host=start.in_memory,
         )
 
-    room = cohort.capacity(len(dataset.seen))
     share = share_of(room, mesh.size)
     memory = None if execution.memory is None else int(execution.memory * 2**30)
 

@@ -51,7 +51,7 @@ def make_averaging_gap(
         by_place=by_place,
     )
     # All of a round that the gap does not need is left out as it is compiled.
-    measure = reach.compiled(lambda *given: take(*given)[1]["averaging_gap"])
+    measure = reach.compiled(lambda *given: take(*given)[1]["uplink"]["averaging_gap"])
 
     def averaging_gap(state: SimulationState, clients: Sequence[int] | np.ndarray) -> float:
         ids = reach.known(clients)

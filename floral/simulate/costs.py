@@ -51,11 +51,13 @@ class Turn(NamedTuple):
 
     Attributes:
       download, upload: structs of what it receives and sends.
+      metrics: structs of what it reports.
       work: of a client with so many steps.
     """
 
     download: PyTree
     upload: Upload
+    metrics: PyTree
     work: Work
 
 
@@ -88,12 +90,12 @@ def trace_turn(
         )
         received = algorithm.download(server, context)
         client = algorithm.client_init(key, server, context.traits)
-        upload, _, _ = algorithm.client_update(key, received, client, batches, context)
-        return received, upload
+        upload, _, metrics = algorithm.client_update(key, received, client, batches, context)
+        return received, upload, metrics
 
     program, sent = jax.make_jaxpr(turn, return_shape=True)(jax.random.key(0), server, context)
-    download, upload = sent
-    return Turn(download, upload, work_of_program(program, trips=steps))
+    download, upload, metrics = sent
+    return Turn(download, upload, metrics, work_of_program(program, trips=steps))
 
 
 def costs_of(state: SimulationState, turn: Turn, *, model_parameters: int) -> Costs:

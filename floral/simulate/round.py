@@ -89,10 +89,10 @@ def make_round(
         those before the round and those after it; otherwise it is everyone's [N, ...].
 
     Returns:
-      ``(state, data, cohort=None) -> (state, metrics)``, metrics the summed ``loss_sum``,
-      ``examples`` and ``cohort`` (clients that took part), and what the reducer tells. A cohort is
-      given where its examples or rows come from the host; otherwise it is drawn and looked up in
-      the data.
+      ``(state, data, cohort=None) -> (state, metrics)``: what clients report, summed over them
+      (``loss_sum``, ``examples``, …), ``cohort``, how many took part, and under ``uplink`` what
+      the reducer reports, if anything. A cohort is given where its examples or rows come from the
+      host; otherwise it is drawn and looked up in the data.
     """
 
     def walk_share(state, data, cohort, cohort_size):
@@ -189,7 +189,7 @@ def make_round(
             table=walked.rows if by_place else scatter_rows(state.table, ids, walked.rows),
             uplink={"reduce": reduce_state, "server": server_state},
         )
-        told = reduced.told or {}
-        return next_state, {**walked.metrics, **told, "cohort": jnp.sum(active)}
+        metrics = {**walked.metrics, "cohort": jnp.sum(active)}
+        return next_state, metrics | ({"uplink": reduced.told} if reduced.told else {})
 
     return round_function

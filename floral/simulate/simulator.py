@@ -26,9 +26,10 @@ class Simulator(NamedTuple):
 
     Attributes:
       init: ``(key, params=None) -> SimulationState``; params replace the model's own start.
-      round: ``(state) -> (state, metrics)``, compiled; metrics are sums and counts, and what the
-        reducer tells. Where clients' rows live on the host they are written in place: the state
-        that is given is then of no more use, and refused.
+      round: ``(state) -> (state, metrics)``, compiled; metrics are what clients report, summed
+        over them, and under ``uplink`` what the reducer reports. Where clients' rows live on the
+        host they are written in place: the state that is given is then of no more use, and
+        refused.
       rounds: ``(state, count) -> (state, metrics [count])``: so many rounds in one compiled call;
         one by one where data or rows live on the host.
       evaluate: ``(state, split="test", clients=None, personalization=None) -> {"client": [n],

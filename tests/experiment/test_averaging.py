@@ -8,19 +8,22 @@ import floral
 from floral.errors import ConfigError, FloralError
 
 
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
 def evaluations(folder):
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [line["evaluation"] for line in lines if "evaluation" in line]
+    return [line["evaluation"] for line in lines(folder) if "evaluation" in line]
 
 
 @pytest.mark.parametrize("kind", ["factor_mean", "product_mean", "residual_mean"])
-def test_evaluations_tell_the_gap_of_the_round_before(config, tmp_path, kind):
+def test_every_rounds_line_has_the_gap_that_the_reducer_reports(config, tmp_path, kind):
     uplink = {"reduce": {"kind": kind}}
     folder = floral.run(config(rounds=4, uplink=uplink), out=tmp_path).folder
-    gaps = [numbers["mixture"]["averaging_gap"] for numbers in evaluations(folder)]
-    assert len(gaps) == 2
+    gaps = [line["uplink"]["averaging_gap"] for line in lines(folder)]
+    assert len(gaps) == 4
     assert all(0 < gap < 1 for gap in gaps)
-    assert "agreement" in evaluations(folder)[0]["mixture"]
+    assert all("averaging_gap" not in told["mixture"] for told in evaluations(folder))
 
 
 def test_a_mean_of_factors_has_its_gap_measured_at_evaluations(diagnosed):

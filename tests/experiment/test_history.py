@@ -27,10 +27,17 @@ def lines(rounds, every=1, value=float):
     ]
 
 
-def validated(values):
+def validated(values, losses=None):
+    losses = [1.0] * len(values) if losses is None else losses
     return [
-        {"round": taken, "evaluation": {"validation": {"accuracy": {"mean": value}}, "at": taken}}
-        for taken, value in enumerate(values, 1)
+        {
+            "round": taken,
+            "evaluation": {
+                "validation": {"accuracy": {"mean": value}, "loss": {"mean": loss}},
+                "at": taken,
+            },
+        }
+        for taken, (value, loss) in enumerate(zip(values, losses, strict=True), 1)
     ]
 
 
@@ -92,18 +99,18 @@ def test_without_an_accuracy_the_least_loss_is_best():
 
 
 def test_a_round_that_diverged_is_never_best():
-    loss = {"loss": {"mean": None}}  # as a NaN is recorded
-    run = [
-        {"round": 1, "evaluation": {"validation": {**loss, "accuracy": {"mean": 0.9}}, "at": 1}},
-        {"round": 2, "evaluation": {"validation": {**loss, "accuracy": {"mean": None}}, "at": 2}},
-    ]
-    assert best_validated(run)["at"] == 1
+    run = validated([0.9, 0.7, 0.8, None], losses=[None, 1.0, None, None])  # as NaN is recorded
+    assert best_validated(run)["at"] == 2
 
 
-@pytest.mark.parametrize("run", [lines(3), validated([None])])
-def test_what_was_never_validated_has_no_best(run):
+def test_what_was_never_validated_has_no_best():
     with pytest.raises(ConfigError, match="no number of validation data to choose a round by, got"):
-        best_validated(run)
+        best_validated(lines(3))
+
+
+def test_a_run_that_diverged_before_it_was_evaluated_has_no_best():
+    with pytest.raises(ConfigError, match="no evaluated round has a finite validation loss"):
+        best_validated(validated([0.9, 0.8], losses=[None, None]))
 
 
 @pytest.mark.parametrize("choose", CHOICES.values())

@@ -72,7 +72,8 @@ def test_metrics_have_one_line_a_round(whole):
 def test_timing_has_one_line_a_round_and_metrics_have_no_times(whole):
     times = [json.loads(line) for line in (whole.folder / "timing.jsonl").read_text().splitlines()]
     assert [line["round"] for line in times] == list(range(1, 11))
-    assert all(line["seconds"] > 0 for line in times)
+    assert all(line["seconds"] >= line["train"] > 0 for line in times)
+    assert ["evaluate" in line for line in times] == [taken % 2 == 0 for taken in range(1, 11)]
     assert "seconds" not in (whole.folder / "metrics.jsonl").read_text()
 
 
@@ -115,6 +116,10 @@ def test_the_summary_is_of_the_last_and_the_best_validated_round(whole):
     summary = json.loads((whole.folder / "summary.json").read_text())
     assert summary == whole.summaries["floral"]
     assert summary["rounds"] == 10
+    timing = summary["timing"]
+    assert timing["rounds_per_second"] == pytest.approx(10 / timing["train"])
+    spent = timing["compile"] + timing["train"] + timing["evaluate"]
+    assert 0 < spent <= summary["seconds"] + 1e-6
     evaluations = {
         line["round"]: line["evaluation"] for line in lines(whole.folder) if "evaluation" in line
     }
@@ -197,7 +202,8 @@ def test_resume_after_interrupts_is_bitwise(whole, config, tmp_path, kept, watch
     assert told.begun == {"floral": begun}
     assert kept(folder) == kept(whole.folder)
     summary = floral.resume(folder).summaries["floral"]
-    assert {**summary, "seconds": 0} == {**whole.summaries["floral"], "seconds": 0}
+    times = {"seconds": 0, "timing": {}}
+    assert summary | times == whole.summaries["floral"] | times
 
 
 @pytest.fixture(scope="module")

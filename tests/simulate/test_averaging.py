@@ -30,8 +30,10 @@ def test_it_is_what_the_next_round_of_these_clients_tells(
     sim = simulator(build("floral"), execution=execution)
     state = moved(sim)
     _, metrics = simulator(build("floral"), uplink=telling, execution=execution).round(state)
-    assert 0 < float(metrics["averaging_gap"]) < 1
-    assert sim.averaging_gap(state, range(5)) == pytest.approx(float(metrics["averaging_gap"]))
+    assert 0 < float(metrics["uplink"]["averaging_gap"]) < 1
+    assert sim.averaging_gap(state, range(5)) == pytest.approx(
+        float(metrics["uplink"]["averaging_gap"])
+    )
 
 
 def test_of_some_clients_it_is_that_of_their_round(build, simulator, telling, make_population):
@@ -39,7 +41,7 @@ def test_of_some_clients_it_is_that_of_their_round(build, simulator, telling, ma
     sim = simulator(build("floral"))
     state = moved(sim)
     _, metrics = simulator(build("floral"), absent, uplink=telling).round(state)
-    gap = float(metrics["averaging_gap"])
+    gap = float(metrics["uplink"]["averaging_gap"])
     assert sim.averaging_gap(state, [0, 2, 3]) == pytest.approx(gap)
     assert sim.averaging_gap(state, [3, 0, 2]) == pytest.approx(gap)
     assert sim.averaging_gap(state, range(5)) != pytest.approx(gap, rel=1e-2)

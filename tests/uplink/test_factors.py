@@ -345,10 +345,10 @@ def _models(sim, state):
 
 def test_rounds_tell_the_gap_and_only_factors_move_as_ever(build, simulator, near):
     ends = {form: _round(build, simulator, form) for form in UPLINKS}
-    assert "averaging_gap" not in ends["plain"][2]
+    assert "uplink" not in ends["plain"][2]
     near(ends["factors"][1].server, ends["plain"][1].server)
     near(_models(*ends["products"][:2]), _models(*ends["whole cohort"][:2]))
-    assert all(0 < ends[name][2]["averaging_gap"] < 1 for name in REDUCERS)
+    assert all(0 < ends[name][2]["uplink"]["averaging_gap"] < 1 for name in REDUCERS)
     kernels = {
         name: _models(*end[:2])[0]["params"]["Dense_0"]["kernel"] for name, end in ends.items()
     }
@@ -426,7 +426,7 @@ def test_with_one_side_frozen_the_average_of_factors_is_that_of_products(build, 
 def test_the_dual_adaptors_shared_one_may_be_averaged_by_products(build, simulator, near):
     ends = [_round(build, simulator, form, "dual_adaptor") for form in ("products", "whole cohort")]
     near(*(_models(*end[:2]) for end in ends))
-    assert ends[0][2]["averaging_gap"] > 0
+    assert ends[0][2]["uplink"]["averaging_gap"] > 0
 
 
 @pytest.mark.parametrize("form", REDUCERS)

@@ -1,0 +1,73 @@
+"""What a run came to, as ``summary.json`` has it: made from what the run recorded."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from floral.experiment import record
+from floral.experiment.build import Experiment
+from floral.experiment.restarts import tried
+from floral.simulate import SimulationState
+
+__all__ = ["first_non_finite", "summarize"]
+
+
+def summarize(experiment: Experiment, folder: Path, state: SimulationState) -> dict[str, Any]:
+    """Writes ``summary.json`` of a run that is done; returns it.
+
+    ``seconds`` is all wall time, trials of restarts included. ``timing`` has its parts, the seconds
+    of ``compile``, ``train`` and ``evaluate`` (the rest went into saving and into trials), and
+    ``rounds_per_second``, of training alone.
+    """
+    lines = record.read_lines(folder / "metrics.jsonl")
+    times = record.read_lines(folder / "timing.jsonl")
+    evaluations = {line["round"]: line["evaluation"] for line in lines if "evaluation" in line}
+    best = int(state.best.round) if state.best else 0  # 0: no round has been best
+    summary = {
+        "rounds": experiment.rounds,
+        "seed": experiment.config["seed"],
+        "last": evaluations[experiment.rounds],
+        "best": {"round": best, **evaluations[best]} if best else None,
+        "costs": experiment.simulator.costs._asdict(),
+        "seconds": sum(line["seconds"] for line in times),
+        "timing": _timing(times, experiment.rounds),
+    }
+    if (broken := first_non_finite(lines)) is not None:
+        summary["non_finite"] = broken
+    if (restarts := tried(folder)) is not None:
+        summary["restarts"] = restarts
+        summary["seconds"] += sum(restarts["seconds"])
+    record.write_json(folder / "summary.json", summary)
+    return record.read_json(folder / "summary.json")
+
+
+def first_non_finite(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The first round with a value that is not finite: ``round``, ``what`` and, where a client's
+    training had it, the id of one such ``client``; None if all values are finite."""
+    for line in lines:
+        train = line["train"]
+        if train.get("non_finite"):
+            what = "update" if _finite(train.get("loss", 0.0)) else "loss"
+            return {"round": line["round"], "what": what, "client": train["first_non_finite"]}
+        if not _finite(train.get("loss", 0.0)):
+            return {"round": line["round"], "what": "loss"}
+        for group in ("validation", "test", "unseen"):
+            numbers = line.get("evaluation", {}).get(group)
+            if numbers and not _finite(numbers["loss"]["mean"]):
+                return {"round": line["round"], "what": f"{group} loss"}
+    return None
+
+
+def _finite(value: float | None) -> bool:
+    """JSON has null for what is not finite."""
+    return value is not None and math.isfinite(value)
+
+
+def _timing(times: Sequence[Mapping[str, Any]], rounds: int) -> dict[str, float]:
+    parts = {
+        part: sum(line.get(part, 0.0) for line in times)
+        for part in ("compile", "train", "evaluate")
+    }
+    train = parts["train"]
+    return {**parts, "rounds_per_second": rounds / train if train > 0 else 0.0}
