@@ -26,14 +26,23 @@ __all__ = ["joined", "keep", "read_cells", "results"]
 
 HERE = Path(__file__).parent
 SECTIONS = {
-    "as_published": "The paper's Table 1, with what its code does (`configs/floral/as_published/`)",
+    "as_released": "The paper's Table 1, by the released code (`configs/floral/as_released/`)",
+    "released_variants": "The released code without its bank rate, its noise, or both "
+    "(`configs/floral/as_released/bank_rate_and_noise*.yaml`)",
+    "as_published": "The paper's Table 1, by its text (`configs/floral/as_published/`)",
     "ours": "Ours (`configs/floral/mnist_*.yaml`)",
     "mixtures": "What finds mixtures where data are scarce (`configs/floral/mixtures_5.yaml`)",
     "grid": "How many adaptors, and of what rank (`configs/floral/grid_5.yaml`)",
-    "uneven": "Groups of unlike sizes (`configs/floral/mnist_*_5.yaml data.shift.sizes=[…]`, "
-    "with adaptors in both layers)",
+    "uneven": "Groups of unlike sizes (`configs/floral/uneven_5.yaml`)",
+    "bank_rate": "How far the server moves adaptors: accuracy on *validation* data "
+    "(`configs/floral/bank_rate_5.yaml`)",
 }
-BESIDE = ("as_published", "ours")  # sections whose methods the publication has too
+BESIDE = (
+    "as_released",
+    "released_variants",
+    "as_published",
+    "ours",
+)  # sections whose methods the publication has too
 
 
 def read_cells(path: Path) -> Cells:

@@ -16,7 +16,8 @@ alike, ``worst_decile`` the worst-served clients alone.
 
 ``--published`` prints a second table, cell by cell: what was measured, what a publication has, the
 difference, and how many of its standard errors that is, √(sd₁²/n₁ + sd₂²/n₂); bold beyond two.
-``--rows as_published`` is for the configs of that folder, whose methods are the publication's own.
+``--rows as_published`` and ``as_released`` are for the configs of those folders, whose methods are
+the publication's own.
 """
 
 import argparse
@@ -48,8 +49,12 @@ PAIRS = (
     ("both_layers", "both_layers_known"),
     ("both_layers", "gradient"),
     ("wide", "ensemble"),
+    ("floral", "rate_05"),
+    ("floral", "rate_03"),
+    ("floral", "rate_01"),
 )
 FAR = 2.0  # standard errors
+COUNTERPARTS = ("ours", "as_published", "as_released", "released_variants")
 
 Mark = Callable[[Iterable[Mapping[str, Any]]], str]
 """What stands behind a number over these runs, such as ``provenance.marks``."""
@@ -119,7 +124,7 @@ def beside(
       cells: what was measured.
       published: as in ``published.json``: under ``counterparts`` and the configs' name the row
         that stands for a method, and where the two are not the same, in what it ``differs``.
-      which: whose methods the cells' are: ``ours`` or ``as_published``.
+      which: whose methods the cells' are, one of ``COUNTERPARTS``.
       mark: what stands behind a measured number.
     """
     rows, notes = [], list[str]()
@@ -168,7 +173,7 @@ def main() -> None:
     parser.add_argument("--number", default="mean", help="which number of clients' accuracies")
     parser.add_argument("--json", type=Path, help="also write the numbers there")
     parser.add_argument("--published", type=Path, help="also print a table beside these numbers")
-    parser.add_argument("--rows", choices=("ours", "as_published"), default="ours")
+    parser.add_argument("--rows", choices=COUNTERPARTS, default="ours")
     arguments = parser.parse_args()
     try:
         cells = collect(arguments.folders, at=arguments.at, number=arguments.number)

@@ -50,10 +50,11 @@ def describe_environment(experiment: Experiment) -> dict[str, Any]:
 def checkout_commit() -> str | None:
     """The commit of the checkout that this package is imported from, as `commit_of` says it.
 
-    None where the package is installed, or where git is not there to ask.
+    ``-dirty`` stands behind it only if files of the package were changed. None where the package is
+    installed, or where git is not there to ask.
     """
     root = Path(__file__).parents[2]
-    return commit_of(root) if (root / ".git").exists() else None
+    return commit_of(root, within="floral") if (root / ".git").exists() else None
 
 
 def check_alike(experiment: Experiment) -> None:

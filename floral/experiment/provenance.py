@@ -32,23 +32,32 @@ def described_command(overrides: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def commit_of(folder: Path) -> str | None:
+def commit_of(folder: Path, *, within: str = ":/") -> str | None:
     """The commit that a folder's checkout stands at, ``-dirty`` if tracked files differ from it.
 
     None outside of a checkout, or where git is not there to ask.
+
+    Args:
+      folder: any of the checkout.
+      within: git's path of the files that count as changed; by default of the whole checkout.
     """
-    asked = ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
-        said = subprocess.run(
-            ["git", "--no-optional-locks", "-C", str(folder), *asked],
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS,
-            check=True,
-        )
+        commit = _git(folder, "rev-parse", "--short=12", "HEAD")
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", within)
     except (OSError, subprocess.SubprocessError):
         return None
-    return said.stdout.strip() or None
+    return f"{commit}-dirty" if changed else commit
+
+
+def _git(folder: Path, *asked: str) -> str:
+    said = subprocess.run(
+        ["git", "--no-optional-locks", "-C", str(folder), *asked],
+        capture_output=True,
+        text=True,
+        timeout=_SECONDS,
+        check=True,
+    )
+    return said.stdout.strip()
 
 
 def _command() -> str:
