@@ -15,7 +15,7 @@ from floral.data.aligned import aligned_copy
 from floral.data.lazy import LazyArray
 from floral.errors import DataError
 
-__all__ = ["canonical", "check_examples", "fingerprint", "generator"]
+__all__ = ["canonical", "check_examples", "fingerprint", "generator", "row_numbers"]
 
 
 def canonical(array: Any) -> np.ndarray:
@@ -108,6 +108,28 @@ def fingerprint(named: Mapping[str, Any]) -> str:
         else:
             digest.update(f"{name!r}={value!r};".encode())
     return digest.hexdigest()
+
+
+def row_numbers(rows: Any, what: str) -> np.ndarray:
+    """Row numbers, or other whole numbers of a list, as int64 [n]; nothing is rounded.
+
+    Args:
+      rows: whole numbers; an empty list has none.
+      what: names them in messages.
+
+    Raises:
+      DataError: for other numbers, and for a mask, which would be read as rows 0 and 1.
+    """
+    array = np.asarray(rows)
+    if array.ndim == 1 and not array.size:
+        return np.zeros(0, np.int64)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise DataError(
+            f"{what} must be a list of whole numbers, got {array.dtype}{list(array.shape)}"
+        )
+    if array.dtype.kind == "u" and array.max() > np.iinfo(np.int64).max:
+        raise DataError(f"{what} must be a list of whole numbers below 2^63, got {array.max()}")
+    return array.astype(np.int64)
 
 
 def generator(seed: int, name: str, *indices: int) -> np.random.Generator:

@@ -1,6 +1,7 @@
 """From a source to a population: dealt, split, thinned, shifted and standardized, from one seed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ __all__ = ["federate"]
 def federate(
     source: Source | FederatedDataset | SyntheticTask,
     *,
-    partition: Partitioner | Partition | None = None,
+    partition: Partitioner | Partition | Sequence[Any] | Mapping[Any, Any] | None = None,
     shift: Shift | None = None,
     split: Mapping[str, float] | None = None,
     keep: float = 1.0,
@@ -38,7 +39,8 @@ def federate(
 
     Args:
       source: examples, or a population that comes with its clients and splits.
-      partition: how examples are dealt, or a saved partition; none for a population.
+      partition: how examples are dealt, or a saved partition, or a list of row numbers for each
+        client, by name if it is a mapping; none for a population.
       shift: how the clients' data differ beyond that; none by default.
       split: the shares of each client's examples that go to "validation" and "test".
       keep: the share of each client's training examples that is kept; the rest is never read.
@@ -74,6 +76,8 @@ def federate(
             )
         dataset = source
     else:
+        if isinstance(partition, list | tuple | Mapping) and not isinstance(partition, Partition):
+            partition = Partition.of(partition)
         dataset = _deal(source, partition, split, keep, seed)
     if shift is not None:
         dataset = shift(dataset, generator(seed, "shift"))
@@ -84,7 +88,7 @@ def federate(
 
 def _deal(
     source: Source,
-    partition: Partitioner | Partition | None,
+    partition: Any,
     split: Mapping[str, float] | None,
     keep: float,
     seed: int,
@@ -92,6 +96,11 @@ def _deal(
     if partition is None:
         raise DataError(f"{source.name} needs a partition: how are its examples dealt to clients?")
     total = len(source.examples["y"])
+    if not callable(partition) and not isinstance(partition, Partition):
+        raise DataError(
+            f"partition must be made by a factory, as fl.data.iid(clients=10), or be the rows of "
+            f"each client; got {type(partition).__name__}"
+        )
     if callable(partition):
         fields = {"y": source.examples["y"], **source.fields}
         partition = partition(fields, generator(seed, "partition"))
@@ -113,6 +122,7 @@ def _deal(
         {name: part.rows() for name, part in splits.items()},
         traits=partition.traits,
         num_classes=source.num_classes,
+        client_names=partition.names,
     )
 
 

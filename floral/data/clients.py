@@ -14,6 +14,8 @@ import numpy as np
 from floral import check
 from floral.data.aligned import joined, taken
 from floral.data.arrays import canonical, check_examples, fingerprint
+from floral.data.ids import client_ids
+from floral.data.names import names_array
 from floral.errors import DataError
 
 __all__ = [
@@ -51,7 +53,8 @@ class Split(NamedTuple):
         return np.repeat(np.arange(len(self.sizes)), self.sizes)
 
     def client(self, k: int) -> dict[str, np.ndarray]:
-        """The examples of client k, as views."""
+        """The examples of client k, as views; raises SpecError for an id that there is not."""
+        (k,) = client_ids(k, len(self.sizes))
         rows = slice(self.offsets[k], self.offsets[k + 1])
         return {name: array[rows] for name, array in self.examples.items()}
 
@@ -67,6 +70,8 @@ class FederatedDataset(NamedTuple):
     """``[N]`` bool: clients that are never sampled in training."""
     num_classes: int | None
     """The number of classes, or None where the targets are not classes."""
+    client_names: np.ndarray | None = None
+    """``[N]`` words, the clients' names; None where they have none."""
 
     @property
     def num_clients(self) -> int:
@@ -85,15 +90,30 @@ class FederatedDataset(NamedTuple):
         Lazy arrays say what stands for theirs; others are read whole.
         """
         named: dict[str, Any] = {"unseen": self.unseen, "num_classes": self.num_classes}
+        if self.client_names is not None:
+            named["client_names"] = self.client_names
         named |= {f"traits/{name}": trait for name, trait in self.traits.items()}
         for name, split in self.splits.items():
             named[f"splits/{name}"] = split.offsets
             named |= {f"splits/{name}/{key}": array for key, array in split.examples.items()}
         return fingerprint(named)
 
-    def client(self, k: int) -> dict[str, dict[str, np.ndarray]]:
-        """The splits of client k: ``{"train": {"x": ..., "y": ...}, ...}``."""
+    def client(self, client: int | str) -> dict[str, dict[str, np.ndarray]]:
+        """The splits of a client, by id or name: ``{"train": {"x": ..., "y": ...}, ...}``.
+
+        Raises:
+          SpecError: for a client that there is not.
+        """
+        (k,) = self.ids_of([client])
         return {name: split.client(k) for name, split in self.splits.items()}
+
+    def ids_of(self, clients: Any) -> np.ndarray:
+        """The ids of clients by id, by name, or marked by ``[N]`` bool: int64 [K].
+
+        Raises:
+          SpecError: for a client that there is not; it names the nearest name.
+        """
+        return client_ids(clients, self.num_clients, self.client_names)
 
     def describe(self) -> str:
         """A few lines of text: clients, examples per split, traits."""
@@ -119,6 +139,7 @@ def federated(
     traits: Mapping[str, Any] | None = None,
     unseen: Any = None,
     num_classes: int | None = None,
+    client_names: Sequence[Any] | np.ndarray | None = None,
 ) -> FederatedDataset:
     """A population from one set of examples and the rows of each client in each split.
 
@@ -128,6 +149,7 @@ def federated(
       traits: what is known about the clients, each ``[N, ...]``.
       unseen: ``[N]`` bool, clients that never train; none by default.
       num_classes: the number of classes, or None.
+      client_names: the clients' names, N different ones; none by default.
 
     Raises:
       DataError: if the examples cannot be trained on, or a client has no training example.
@@ -145,11 +167,11 @@ def federated(
         rows = [np.asarray(rows, dtype=np.int64) for rows in rows_by_client]
         flat = np.concatenate(rows) if rows else np.zeros(0, np.int64)
         splits[name] = Split({key: taken(a, flat) for key, a in examples.items()}, _offsets(rows))
-    return assembled(splits, traits, unseen, num_classes)
+    return assembled(splits, traits, unseen, num_classes, client_names)
 
 
 def from_clients(
-    clients: Sequence[Mapping[str, Mapping[str, Any]]],
+    clients: Sequence[Mapping[str, Any]] | Mapping[Any, Mapping[str, Any]],
     *,
     traits: Mapping[str, Any] | None = None,
     unseen: Any = None,
@@ -159,6 +181,7 @@ def from_clients(
 
     Args:
       clients: for each client ``{split: {"x": [n, ...], "y": [n, ...]}}``; ``"train"`` is needed.
+        A mapping from their names gives the clients names, in its order.
       traits: what is known about the clients, each ``[N, ...]``.
       unseen: ``[N]`` bool, clients that never train; none by default.
       num_classes: the number of classes, or None.
@@ -172,7 +195,13 @@ def from_clients(
       >>> data = from_clients([one, two], num_classes=2)
       >>> data.splits["train"].offsets, data.splits["test"].sizes
       (array([0, 2, 3]), array([0, 1]))
+      >>> named = from_clients({"ann": one, "bob": two}, num_classes=2)
+      >>> named.client("bob")["train"]["y"]
+      array([1], dtype=int32)
     """
+    names = None
+    if isinstance(clients, Mapping):
+        names, clients = list(clients), list(clients.values())
     parts: dict[str, dict[int, dict[str, np.ndarray]]] = {}
     for k, client in enumerate(clients):
         for name, examples in client.items():
@@ -188,7 +217,7 @@ def from_clients(
         rows = [by_client.get(k, empty) for k in range(len(clients))]
         flat = {key: joined([client[key] for client in rows]) for key in first}
         splits[name] = Split(flat, _offsets([client["x"] for client in rows]))
-    return assembled(splits, traits, unseen, num_classes)
+    return assembled(splits, traits, unseen, num_classes, names)
 
 
 def _offsets(rows: Sequence[np.ndarray]) -> np.ndarray:
@@ -214,6 +243,7 @@ def assembled(
     traits: Mapping[str, Any] | None,
     unseen: Any,
     num_classes: int | None,
+    client_names: Sequence[Any] | np.ndarray | None = None,
 ) -> FederatedDataset:
     """A population of these splits; all but the examples themselves is checked here.
 
@@ -253,4 +283,5 @@ def assembled(
             f"got shape {unseen.shape}, {int(unseen.sum())} marked"
         )
     ordered = {name: splits[name] for name in SPLITS if name in splits}
-    return FederatedDataset(ordered, traits, unseen, num_classes)
+    names = None if client_names is None else names_array(client_names, num_clients, "clients")
+    return FederatedDataset(ordered, traits, unseen, num_classes, names)

@@ -20,6 +20,7 @@ def from_flat(
     traits: Mapping[str, Any] | None = None,
     unseen: Any = None,
     num_classes: int | None = None,
+    client_names: Any = None,
 ) -> FederatedDataset:
     """A population from flat arrays, client after client, and where each client's rows begin.
 
@@ -34,6 +35,7 @@ def from_flat(
       traits: what is known about the clients, each ``[N, ...]``.
       unseen: ``[N]`` bool, clients that never train; none by default.
       num_classes: the number of classes, or None.
+      client_names: the clients' names, N different ones; none by default.
 
     Raises:
       DataError: if arrays and offsets do not fit, or plain arrays cannot be trained on.
@@ -60,7 +62,7 @@ def from_flat(
         for field, length in rows.items():
             _check_offsets(starts, length, f"{where}: the offsets of {field!r}")
         splits[name] = Split(arrays, starts)
-    return assembled(splits, traits, unseen, num_classes)
+    return assembled(splits, traits, unseen, num_classes, client_names)
 
 
 def _ready(array: Any, what: str) -> Any:

@@ -51,6 +51,8 @@ def save_mapped(dataset: FederatedDataset, folder: str | Path) -> None:
     try:
         arrays = {f"traits/{name}": trait for name, trait in dataset.traits.items()}
         arrays["unseen"] = dataset.unseen
+        if dataset.client_names is not None:
+            arrays["client_names"] = dataset.client_names
         for name, split in dataset.splits.items():
             arrays[f"offsets/{name}"] = split.offsets
             arrays |= {f"{name}/{field}": array for field, array in split.examples.items()}
@@ -92,6 +94,7 @@ def mapped(*, folder: str) -> FederatedDataset:
             traits={n: trait[:] for n, trait in _under("traits/", arrays).items()},
             unseen=arrays["unseen"][:],
             num_classes=num_classes,
+            client_names=arrays["client_names"][:] if "client_names" in arrays else None,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{str(place / _INDEX)!r} is damaged: {error!r}") from error

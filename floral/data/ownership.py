@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from floral import check
-from floral.data.arrays import fingerprint
+from floral.data.arrays import fingerprint, row_numbers
+from floral.data.names import names_array
 from floral.errors import DataError
 
 __all__ = ["Partition", "load_partition", "save_partition", "split_clients"]
@@ -29,19 +30,28 @@ class Partition(NamedTuple):
     """``[N + 1]`` int64, from 0 to M."""
     traits: Mapping[str, np.ndarray] = {}
     """What dealing the examples says about the clients, ``[N, ...]``."""
+    names: np.ndarray | None = None
+    """``[N]`` words, the clients' names; None where they have none."""
 
     @classmethod
-    def of(cls, rows: Sequence[Any], **traits: np.ndarray) -> "Partition":
-        """From N lists of row numbers.
+    def of(cls, rows: Sequence[Any] | Mapping[Any, Any], **traits: np.ndarray) -> "Partition":
+        """From N lists of row numbers, or a mapping from the clients' names to theirs.
+
+        Raises:
+          DataError: for what is no list of row numbers.
 
         Example:
           >>> Partition.of([[2, 0], [1]]).client(0)
           array([2, 0])
         """
-        arrays = [np.asarray(r, dtype=np.int64) for r in rows]
+        names = None
+        if isinstance(rows, Mapping):
+            names = names_array(list(rows), len(rows), "partition")
+            rows = list(rows.values())
+        arrays = [row_numbers(r, f"partition: the rows of client {k}") for k, r in enumerate(rows)]
         flat = np.concatenate(arrays) if arrays else np.zeros(0, np.int64)
         sizes = [len(a) for a in arrays]
-        return cls(flat, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), traits)
+        return cls(flat, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), traits, names)
 
     @property
     def num_clients(self) -> int:
@@ -57,7 +67,8 @@ class Partition(NamedTuple):
     def fingerprint(self) -> str:
         """SHA-256, in hex, over who owns what and the traits."""
         traits = {f"traits/{name}": trait for name, trait in self.traits.items()}
-        return fingerprint({"indices": self.indices, "offsets": self.offsets, **traits})
+        names = {} if self.names is None else {"names": self.names}
+        return fingerprint({"indices": self.indices, "offsets": self.offsets, **names, **traits})
 
     def client(self, k: int) -> np.ndarray:
         """The rows of client k."""
@@ -115,7 +126,10 @@ def split_clients(
         places = _places(len(rows), fractions, keep, rng)
         for name, mine in parts.items():
             mine.append(rows[np.sort(places[name])])
-    return {name: Partition.of(mine, **partition.traits) for name, mine in parts.items()}
+    return {
+        name: Partition.of(mine, **partition.traits)._replace(names=partition.names)
+        for name, mine in parts.items()
+    }
 
 
 def _places(
@@ -143,6 +157,8 @@ def save_partition(path: str | Path, partition: Partition) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             arrays = {"indices": partition.indices, "offsets": partition.offsets, **traits}
+            if partition.names is not None:
+                arrays["names"] = partition.names
             np.savez(file, allow_pickle=False, **arrays)
         os.replace(temporary, path)
     finally:
@@ -162,6 +178,6 @@ def load_partition(path: str | Path) -> Partition:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
         traits = {n.removeprefix("traits/"): a for n, a in arrays.items() if n.startswith("traits")}
-        return Partition(arrays["indices"], arrays["offsets"], traits)
+        return Partition(arrays["indices"], arrays["offsets"], traits, arrays.get("names"))
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{str(path)!r} is no saved partition: {error}") from error

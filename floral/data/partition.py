@@ -16,6 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from floral import check
+from floral.data.names import sortable_names
 from floral.data.ownership import Partition, load_partition
 from floral.errors import DataError
 
@@ -151,7 +152,7 @@ def quantity_skew(*, clients: int = 100, alpha: float = 0.5, min_examples: int =
 
 
 def natural(*, field: str) -> Partitioner:
-    """One client for each value of a field, in sorted order of the values.
+    """One client for each value of a field, in sorted order of the values, which name the clients.
 
     Args:
       field: the source's field that names the client: a writer, a speaker, a school.
@@ -161,11 +162,13 @@ def natural(*, field: str) -> Partitioner:
       >>> partition = natural(field="writer")(fields, np.random.default_rng(0))
       >>> [rows.tolist() for rows in partition.rows()]
       [[1], [0, 2, 3]]
+      >>> partition.names.tolist()
+      ['a', 'b']
     """
 
     def deal(fields: Mapping[str, np.ndarray], rng: np.random.Generator) -> Partition:
-        _, owner = np.unique(_field(fields, field), return_inverse=True)
-        return _grouped(owner)
+        names, owner = np.unique(sortable_names(_field(fields, field), field), return_inverse=True)
+        return _grouped(owner)._replace(names=names.astype(np.str_))
 
     return deal
 

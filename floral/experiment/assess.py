@@ -31,6 +31,8 @@ def assess(
     )
     rows = np.sort(np.concatenate([seen, unseen]))
     table: dict[str, np.ndarray] = {"client": rows, "unseen": dataset.unseen[rows]}
+    if dataset.client_names is not None:
+        table["name"] = dataset.client_names[rows]
     if "cluster" in dataset.traits:
         table["cluster"] = dataset.traits["cluster"][rows]
     numbers: dict[str, Any] = {}

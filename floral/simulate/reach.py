@@ -9,7 +9,6 @@ from jax.sharding import Mesh
 
 from floral.algorithms.base import FederatedAlgorithm
 from floral.data import FederatedDataset
-from floral.errors import SpecError
 from floral.simulate.clients import DeviceData
 from floral.simulate.feed import Feed
 from floral.simulate.personalize import (
@@ -98,12 +97,8 @@ class Reach:
         return state._replace(table=jax.device_put(client, sharded(self.mesh)))
 
     def known(self, clients: Any) -> np.ndarray:
-        """The ids of clients; raises SpecError for one that there is not."""
-        ids = np.asarray(clients)
-        count = self.dataset.num_clients
-        if ids.size == 0 or ids.min() < 0 or ids.max() >= count:
-            raise SpecError(f"clients must be ids from 0 to {count - 1}, got {clients!r}")
-        return ids
+        """The ids of clients, by id, name or mask; raises SpecError for one that there is not."""
+        return self.dataset.ids_of(clients)
 
     def of_clients(self, filled: np.ndarray, report: PyTree) -> dict[str, Any]:
         """A block's report on the host, without its empty places."""

@@ -1,0 +1,86 @@
+"""Names of clients, given as such or as a field of the examples that they own."""
+
+import numbers
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from floral.data.missing import first_missing, is_missing
+from floral.errors import DataError
+
+__all__ = ["names_array", "sortable_names"]
+
+
+def names_array(names: Sequence[Any] | np.ndarray, count: int, what: str) -> np.ndarray:
+    """Names as an array of words [count], each different.
+
+    Args:
+      names: words, or whole numbers, which become words.
+      count: how many there must be.
+      what: names them in messages, as "clients".
+
+    Raises:
+      DataError: if a name is missing or taken twice, or there are more or fewer.
+    """
+    if len(names) != count:
+        raise DataError(f"{what}: expected {count} names, got {len(names)}")
+    for place, name in enumerate(names):
+        if is_missing(name):
+            raise DataError(f"{what}: name {place} is missing")
+        if not isinstance(name, str | numbers.Integral):
+            raise DataError(f"{what}: name {place} must be a word or a whole number, got {name!r}")
+    words = np.array([str(name) for name in names], np.str_)
+    known, first = np.unique(words, return_index=True)
+    if len(known) < count:
+        (twice, *_) = np.setdiff1d(np.arange(count), first)
+        raise DataError(f"{what}: the name {str(words[twice])!r} is given twice")
+    return words
+
+
+def sortable_names(values: np.ndarray, field: str) -> np.ndarray:
+    """A field [M] that names a client an example, as words or whole numbers, which have an order.
+
+    Args:
+      values: the field.
+      field: its name.
+
+    Raises:
+      DataError: if a name is missing, or is neither a word nor a whole number.
+    """
+    missing = first_missing(values)
+    if missing is not None:
+        raise DataError(f"field {field!r} of example {missing} is missing, so it names no client")
+    if values.dtype.kind == "O":
+        values = _of_one_type(values, field)
+    if values.dtype.kind == "S":
+        try:
+            return np.char.decode(values, "utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"field {field!r} holds bytes that are no UTF-8: {error}") from error
+    if values.dtype.kind == "f":
+        whole = np.rint(values)
+        broken = np.flatnonzero(whole != values)
+        if len(broken):
+            raise _is_no_name(field, broken[0], values[broken[0]].item())
+        return whole.astype(np.int64)
+    if values.dtype.kind not in "biuUmM":
+        raise _is_no_name(field, 0, values[0])
+    return values
+
+
+def _of_one_type(values: np.ndarray, field: str) -> np.ndarray:
+    """Objects as an array of words, of bytes, or of whole numbers."""
+    if all(isinstance(value, numbers.Integral) for value in values):
+        return np.array([int(value) for value in values])
+    for place, value in enumerate(values):
+        if type(value) is not type(values[0]) or not isinstance(value, str | bytes):
+            raise _is_no_name(field, place, value)
+    return np.array(values.tolist())
+
+
+def _is_no_name(field: str, place: int, value: Any) -> DataError:
+    return DataError(
+        f"field {field!r} of example {place} is {value!r}; clients are named by words or by whole "
+        "numbers, all of one type"
+    )
