@@ -15,11 +15,10 @@ import jax.numpy as jnp
 
 from floral import check, tree
 from floral.branch import where_asked
-from floral.mixtures.base import LARGEST, Grouping, Mixing, zeros
+from floral.mixtures.base import LARGEST, Grouping, Mixing, softmax_over, zeros
 from floral.mixtures.cells import Cells, add_to, anchors_of, empty_cells, grouped
 from floral.mixtures.directions import Survey, directions_of, no_survey, standing_out, survey_of
 from floral.mixtures.sketch import Steps, Tables, make_tables, moments
-from floral.mixtures.weights import softmax
 from floral.random import stream
 from floral.typing import Array
 
@@ -71,8 +70,8 @@ def discriminants(
     ``group_rounds`` where they lie. Till then mixtures are uniform. Then a client with n examples
     whose mean lies at y has the logits ``-n |y - centroid_c|² / 2``: those of the posterior over
     groups if means differ by groups and by the chance of which n examples a client has. They are
-    found once for a client that keeps them, where they are trained too that is where training
-    starts.
+    found once for a client that keeps them. Where the mixture is trained too, training starts from
+    them: before groups are known logits have no gradient.
 
     Clients need two examples each for their spread to be seen.
 
@@ -188,8 +187,14 @@ def discriminants(
         resting = ~used(state.centroids.shape[0], state.groups) & (round >= known_at - 1)
         return active & ~resting
 
+    def weights(logits, *, active, round=0, train=False, key=None):
+        # A logit that moved before its client was placed would keep the client from being placed.
+        if train:
+            logits = jnp.where(round >= known_at, logits, jax.lax.stop_gradient(logits))
+        return softmax_over(logits, active)
+
     grouping = Grouping(init, sent, tell, learn, place, active, lambda state: state.groups)
-    return Mixing(init=zeros, weights=softmax().weights, grouping=grouping)
+    return Mixing(init=zeros, weights=weights, grouping=grouping)
 
 
 class _Now(NamedTuple):

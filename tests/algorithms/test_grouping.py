@@ -39,6 +39,17 @@ def test_clients_of_a_group_share_an_adaptor_unseen_ones_too(
     assert mixtures.agreement(weights(sim, state), np.array(CLUSTERS)) == 1.0
 
 
+@pytest.mark.parametrize("name", ["floral", "ensemble"])
+def test_mixtures_that_are_trained_start_from_the_groups_that_are_found(
+    name, build, simulator, groups, after
+):
+    sim = simulator(build(name, mixing=MIXING), groups, execution=SCAN)
+    state = after(sim, 8)
+    np.testing.assert_array_equal(weights(sim, state, 10), 0.5)
+    state, _ = sim.round(state)
+    assert mixtures.agreement(weights(sim, state, 10), np.array(CLUSTERS[:10])) == 1.0
+
+
 def test_what_the_server_learns_does_not_depend_on_the_walk(build, simulator, groups, after, near):
     """Which it would if anything but sums over clients reached it."""
     algorithm = build("floral", mixing=MIXING, **TRAIN["floral"])
