@@ -41,9 +41,9 @@ def main() -> None:
         adapted,
         fl.losses.cross_entropy,
         fl.algorithms.local_solver(optax.sgd, learning_rate=0.1),
-        fl.mixtures.softmax(),
+        fl.mixtures.discriminants(survey_rounds=1, group_rounds=1),
         num_adaptors=4,
-        mixture_learning_rate=1.0,
+        train=("base", "bank"),
         precondition_epsilon=1e-3,
     )
     batching = fl.data.batching(batch_size=10, epochs=2)

@@ -4,10 +4,11 @@
 
 The paper averages a and b apart, which loses what they vary together over clients. The more steps
 clients take alone, the more that is: they take ``--epochs`` passes over their data, where the
-quickstart has two. With ``--mixing known`` an oracle tells each client its group, so that nothing
-but the averages differs. All forms begin alike and train on the same batches; the table has the
-mean over clients of each client's own model on its own test data, and how far the mean of products
-is from the product of means, relative to the former, at the first evaluation and at the last.
+quickstart has two. Mixtures follow the gradient, as the paper's do, or with ``--mixing known``
+an oracle tells each client its group, so that nothing but the averages differs. All forms begin
+alike and train on the same batches; the table has the mean over clients of each client's own model
+on its own test data, and how far the mean of products is from the product of means, relative to the
+former, at the first evaluation and at the last.
 Seeds whose runs are in ``--out`` are not trained again.
 
 Per cent, mean ± standard deviation over the seeds 0 to 2: forms that train both factors differ by
@@ -46,7 +47,7 @@ def settings(seed: int, *, mixing: str, epochs: int, rounds: int) -> dict[str, A
     config = load(CONFIG)
     config |= {"seed": seed, "rounds": rounds, "mixing": {"kind": mixing}}
     config["uplink"] = {"reduce": {"kind": "factor_mean"}}
-    config["algorithm"]["train"] = ["base", *PAIR, *logits]
+    config["algorithm"] |= {"train": ["base", *PAIR, *logits], "mixture_learning_rate": 1.0}
     config["local"]["epochs"] = epochs
     config["compare"] = {
         "product_mean": {"uplink": {"reduce": {"kind": "product_mean"}}},

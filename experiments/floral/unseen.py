@@ -1,7 +1,7 @@
 """Clients that never trained: what they reach, by how many examples and steps, training what.
 
-    python experiments/floral/unseen.py configs/quickstart.yaml --out unseen_digits \\
-        --seeds 0 1 2 3 4 5 6 7 8 9
+    python experiments/floral/unseen.py configs/quickstart.yaml \\
+        algorithm.mixture_learning_rate=1.0 --out unseen_digits --seeds 0 1 2 3 4 5 6 7 8 9
     python experiments/floral/unseen.py configs/floral/mnist_label_shift.yaml data.unseen=60 \\
         --seeds 0 1 2 --methods stateful stateless data known fedavg --out unseen_mnist
 
