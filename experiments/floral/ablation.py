@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cells import Cells, Seeds, accuracies
-from results import read_cells
+from kept import read_cells
 
 from floral.experiment.plot import PALETTE, save_figure
 

@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 
 import jax
 from cells import Cells, numbers, task
+from kept import keep, read_cells
 from provenance import digest, traceable
-from results import keep, read_cells
 
 import floral
 from floral.experiment import seeds

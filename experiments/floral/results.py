@@ -11,10 +11,12 @@ one. Every call writes ``RESULTS.md`` anew from these files, ``published.json`` 
 """
 
 import argparse
-import json
 from pathlib import Path
 
+from accounts import accounts
 from cells import Cells, collect
+from kept import keep, read_cells
+from prose import filled
 from provenance import legend, marks
 from table import beside, table
 
@@ -22,7 +24,7 @@ from floral.errors import ConfigError
 from floral.experiment.record import read_json
 from floral.experiment.yaml_file import write_atomically
 
-__all__ = ["joined", "keep", "read_cells", "results"]
+__all__ = ["results"]
 
 HERE = Path(__file__).parent
 SECTIONS = {
@@ -45,47 +47,6 @@ BESIDE = (
 )  # sections whose methods the publication has too
 
 
-def read_cells(path: Path) -> Cells:
-    """The cells of a file; none where there is no such file."""
-    if not path.is_file():
-        return {}
-    return {
-        task: {
-            method: {int(seed): numbers for seed, numbers in seeds.items()}
-            for method, seeds in methods.items()
-        }
-        for task, methods in read_json(path).items()
-    }
-
-
-def joined(old: Cells, new: Cells) -> Cells:
-    """The cells of both; new runs take the place of old ones."""
-    cells = {task: dict(methods) for task, methods in old.items()}
-    for task, methods in new.items():
-        for method, seeds in methods.items():
-            kept = cells.setdefault(task, {}).get(method, {})
-            cells[task][method] = dict(sorted({**kept, **seeds}.items()))
-    return cells
-
-
-def keep(path: Path, new: Cells) -> None:
-    """Joins cells to those of a file: a line a cell, tasks and methods in the order of coming."""
-    cells = joined(read_cells(path), new)
-    tasks = []
-    for task, methods in cells.items():
-        lines = [
-            f"  {json.dumps(method)}: {{\n"
-            + ",\n".join(
-                f"   {json.dumps(str(seed))}: {json.dumps(run)}" for seed, run in runs.items()
-            )
-            + "\n  }"
-            for method, runs in methods.items()
-        ]
-        tasks.append(f" {json.dumps(task)}: {{\n" + ",\n".join(lines) + "\n }")
-    path.parent.mkdir(exist_ok=True)
-    write_atomically(path, "{\n" + ",\n".join(tasks) + "\n}\n")
-
-
 def hours(cells: Cells) -> float:
     """How long all runs of the cells took together."""
     runs = [
@@ -104,17 +65,19 @@ def results(folder: Path, explanations: str) -> str:
 
     parts = [
         "# The paper's experiments, run\n",
-        "Made by `python experiments/floral/results.py`; only the explanations at its end are "
-        "typed. Test accuracy in per cent after the last round, mean ± standard deviation over "
-        "seeds of the mean over clients; what has no ± is of one seed. In brackets the clients "
-        "whose largest weight names their true group. CIFAR-10 and CIFAR-100: **not run**, the "
-        "data could not be had; their configs are whole, and tested on made images.\n",
+        "Made by `python experiments/floral/results.py`, which also puts the numbers into the "
+        "explanations at its end. Test accuracy in per cent after the last round, mean ± standard "
+        "deviation over seeds of the mean over clients; what has no ± is of one seed, and n says "
+        "how many seeds a cell has if not as many as the head of its column. In brackets the "
+        "clients whose largest weight names their true group. CIFAR-10 and CIFAR-100: **not run**, "
+        "the data could not be had; their configs are whole, and tested on made images.\n",
     ]
     spent = 0.0
-    for name, title in SECTIONS.items():
-        kept = read_cells(folder / f"{name}.json")
+    sections = {name: read_cells(folder / f"{name}.json") for name in SECTIONS}
+    for name, kept in sections.items():
         if not kept:
             continue
+        title = SECTIONS[name]
         cells = {task: kept[task] for task in sorted(kept, key=published_first)}
         parts += [f"## {title}\n", table(cells, marks) + "\n"]
         if name in BESIDE:
@@ -124,7 +87,9 @@ def results(folder: Path, explanations: str) -> str:
         spent += hours(cells)
     if spent:
         parts.append(f"All tables above: {spent:.1f} hours.\n")
-    return "\n".join([*parts, explanations])
+        parts.append("## Which account of FLoRAL fits the publication (`accounts.py`)\n")
+        parts.append(accounts(sections, published) + "\n")
+    return "\n".join([*parts, filled(explanations, sections, published)])
 
 
 def main() -> None:

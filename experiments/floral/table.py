@@ -81,6 +81,12 @@ def cell(seeds: Seeds, mark: Mark) -> str:
     return f"{text} ({100 * statistics.mean(found):.0f})" if found else text
 
 
+def told(runs: Seeds, usual: int, mark: Mark) -> str:
+    """A cell, and how many seeds it has if not as many as others of its task."""
+    text = cell(runs, mark)
+    return text if len(runs) == usual else f"{text}, n = {len(runs)}"
+
+
 def difference(methods: Mapping[str, Seeds], one: str, other: str) -> str:
     """One method's accuracy less another's, over the seeds that both have."""
     left, right = (accuracies(methods.get(name, {})) for name in (one, other))
@@ -103,7 +109,10 @@ def table(cells: Cells, mark: Mark = unmarked) -> str:
     names = list(dict.fromkeys(name for methods in cells.values() for name in methods))
     seeds = {t: max(len(s) for s in methods.values()) for t, methods in cells.items()}
     rows = [
-        [f"`{name}`", *(cell(m[name], mark) if name in m else "–" for m in cells.values())]
+        [
+            f"`{name}`",
+            *(told(m[name], seeds[t], mark) if name in m else "–" for t, m in cells.items()),
+        ]
         for name in names
     ]
     rows += [

@@ -78,11 +78,11 @@ def test_a_number_is_marked_by_what_its_cells_lack(cell, expected, provenance, i
 
 
 def test_kept_cells_are_read_back_as_they_were(imported, tmp_path):
-    results = imported("results")
+    kept = imported("kept")
     cell = {"accuracy": 0.5, "seconds": 1.0, "made": MADE}
-    results.keep(tmp_path / "kept.json", {"digits, 5%": {"floral": {1: cell}}})
-    results.keep(tmp_path / "kept.json", {"digits, 5%": {"floral": {0: cell}, "fedavg": {2: cell}}})
-    assert results.read_cells(tmp_path / "kept.json") == {
+    kept.keep(tmp_path / "kept.json", {"digits, 5%": {"floral": {1: cell}}})
+    kept.keep(tmp_path / "kept.json", {"digits, 5%": {"floral": {0: cell}, "fedavg": {2: cell}}})
+    assert kept.read_cells(tmp_path / "kept.json") == {
         "digits, 5%": {"floral": {0: cell, 1: cell}, "fedavg": {2: cell}}
     }
 
