@@ -1,26 +1,34 @@
 """How many adaptors and of what rank, chosen without an oracle, beside the whole grid.
 
-    for seed in 0 1 2; do floral run configs/floral/grid_5.yaml seed=$seed; done
+    python experiments/floral/rerun.py --only grid
+    python experiments/floral/choose.py
     python experiments/floral/choose.py runs/grid_5*
+
+Of what is kept in ``results/grid.json``, or of run folders of one task.
 
 The way to choose: train a bank of eight at both ranks, which rests the adaptors beyond the groups
 that the data show (``find_count``), for a share of the rounds; go on with the one that validates
 better there. Printed for every seed: what that comes to on test data, the best cell of the grid on
-test data, which no one could have known, and the choice's operations as a share of the grid's. Then
-the grid itself, mean over seeds.
+test data, which no one could have known, and the choice's operations as a share of the grid's; the
+difference of the two over seeds; then the grid itself.
 """
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cells import Cells
+from kept import read_cells
 from table import spread
 
 from floral.errors import ConfigError
 from floral.experiment.record import read_json, read_lines
 from floral.text_table import markdown
 
-__all__ = ["Choice", "choose"]
+__all__ = ["Choice", "Trained", "choose", "trained"]
+
+KEPT = Path(__file__).parent / "results/grid.json"
 
 COUNTED = ("floral", "found_10")  # eight adaptors, those that are not needed at rest
 COUNTS, BUDGETS = (1, 2, 4, 8), (1, 10)
@@ -46,27 +54,44 @@ class Choice(NamedTuple):
     cost: float
 
 
-def choose(folder: Path, *, share: float = 0.2) -> Choice:
-    """The choice in a run folder of ``configs/floral/grid_5.yaml``.
+class Trained(NamedTuple):
+    """A method's run.
+
+    Attributes:
+      rounds: how many it had.
+      test: its last test accuracy, in per cent.
+      operations: of its training.
+      groups: how many groups its data showed; 0 if nobody looked.
+      validated: validation accuracy by round.
+    """
+
+    rounds: int
+    test: float
+    operations: float
+    groups: int
+    validated: dict[int, float]
+
+
+def choose(source: Path | Mapping[str, Trained], *, share: float = 0.2) -> Choice:
+    """The choice in a run of ``configs/floral/grid_5.yaml``.
 
     Args:
-      folder: with every method finished.
+      source: its folder with every method finished, or its methods.
       share: of the rounds that both ranks are trained for.
     """
-    grid = {name: ended(folder / name) for name in cells()}
-    tried = {name: ended(folder / name) for name in COUNTED}
-    when = share * tried["floral"]["rounds"]
-    chosen = max(COUNTED, key=lambda name: validated(folder / name, when))
-    oracle = max(grid, key=lambda name: tested(grid[name]))
-    work = {name: run["costs"]["operations"] for name, run in (grid | tried).items()}
-    spent = share * sum(work[name] for name in COUNTED) + (1 - share) * work[chosen]
+    runs = folder_runs(source) if isinstance(source, Path) else source
+    when = share * runs["floral"].rounds
+    chosen = max(COUNTED, key=lambda name: validated(name, runs[name], when))
+    oracle = max(cells(), key=lambda name: runs[name].test)
+    spent = share * sum(runs[name].operations for name in COUNTED)
+    spent += (1 - share) * runs[chosen].operations
     return Choice(
         chosen=chosen,
-        groups=int(tried[chosen]["last"]["mixture"]["groups"]),
-        test=tested(tried[chosen]),
+        groups=runs[chosen].groups,
+        test=runs[chosen].test,
         oracle=oracle,
-        oracle_test=tested(grid[oracle]),
-        cost=spent / sum(work[name] for name in grid),
+        oracle_test=runs[oracle].test,
+        cost=spent / sum(runs[name].operations for name in cells()),
     )
 
 
@@ -74,28 +99,69 @@ def cells() -> list[str]:
     return [f"c{count}_{budget}" for budget in BUDGETS for count in COUNTS]
 
 
-def ended(place: Path) -> dict[str, Any]:
+def trained(place: Path) -> Trained:
+    """A method's run, from its folder.
+
+    Raises:
+      ConfigError: if it is not finished.
+    """
     if not (place / "summary.json").is_file():
         raise ConfigError(f"{place}: not finished; go on with floral resume {place.parent}")
-    return read_json(place / "summary.json")
-
-
-def tested(run: dict[str, Any]) -> float:
-    return 100 * run["last"]["test"]["accuracy"]["mean"]
-
-
-def validated(place: Path, when: float) -> float:
-    """Validation accuracy at the last evaluation up to a round."""
+    summary = read_json(place / "summary.json")
     lines = [line for line in read_lines(place / "metrics.jsonl") if "evaluation" in line]
-    before = [line["evaluation"] for line in lines if line["round"] <= when]
+    return Trained(
+        rounds=summary["rounds"],
+        test=100 * summary["last"]["test"]["accuracy"]["mean"],
+        operations=summary["costs"]["operations"],
+        groups=int((summary["last"].get("mixture") or {}).get("groups") or 0),
+        validated={
+            line["round"]: line["evaluation"]["validation"]["accuracy"]["mean"] for line in lines
+        },
+    )
+
+
+def folder_runs(folder: Path) -> dict[str, Trained]:
+    return {name: trained(folder / name) for name in (*cells(), *COUNTED)}
+
+
+def kept_runs(kept: Cells) -> dict[str, dict[str, dict[str, Trained]]]:
+    """By task and seed the runs of a kept grid, where every method has what a choice needs."""
+    found = {}
+    for task, methods in kept.items():
+        names = (*cells(), *COUNTED)
+        whole = [
+            seed
+            for seed in methods.get("floral", {})
+            if all("choice" in methods.get(name, {}).get(seed, {}) for name in names)
+        ]
+        found[task] = {
+            f"seed {seed}": {name: restored(methods[name][seed]["choice"]) for name in names}
+            for seed in whole
+        }
+    return {task: runs for task, runs in found.items() if runs}
+
+
+def restored(choice: Mapping[str, Any]) -> Trained:
+    """What `Trained` was before JSON made words of its rounds."""
+    by_round = {int(when): value for when, value in choice["validated"].items()}
+    return Trained(**{**choice, "validated": by_round})
+
+
+def validated(name: str, run: Trained, when: float) -> float:
+    """Validation accuracy at the last evaluation up to a round."""
+    before = [taken for taken in run.validated if taken <= when]
     if not before:
-        raise ConfigError(f"{place}: nothing was evaluated up to round {when:g}")
-    return before[-1]["validation"]["accuracy"]["mean"]
+        raise ConfigError(f"{name}: nothing was evaluated up to round {when:g}")
+    return run.validated[max(before)]
 
 
-def report(folders: list[Path], share: float) -> str:
-    """Both tables, as Markdown."""
-    choices = {folder.name: choose(folder, share=share) for folder in folders}
+def report(sources: Mapping[str, Path | Mapping[str, Trained]], share: float) -> str:
+    """All tables of one task, as Markdown."""
+    runs = {
+        name: folder_runs(source) if isinstance(source, Path) else source
+        for name, source in sources.items()
+    }
+    choices = {name: choose(methods, share=share) for name, methods in runs.items()}
     rows = [
         [
             name,
@@ -109,23 +175,34 @@ def report(folders: list[Path], share: float) -> str:
         for name, c in choices.items()
     ]
     head = ["run", "chosen", "test", "best of the grid", "test", "difference", "cost"]
+    gaps = spread(c.test - c.oracle_test for c in choices.values())
     grid = [
         [f"{budget} %"]
-        + [spread([tested(ended(f / f"c{c}_{budget}")) for f in folders]) for c in COUNTS]
-        + [spread([tested(ended(f / name)) for f in folders])]
+        + [spread(methods[f"c{c}_{budget}"].test for methods in runs.values()) for c in COUNTS]
+        + [spread(methods[name].test for methods in runs.values())]
         for budget, name in zip(BUDGETS, COUNTED, strict=True)
     ]
     counts = ["rank's budget", *(f"C = {count}" for count in COUNTS), "counted, of 8"]
-    return f"{markdown(head, rows, texts=2)}\n\n{markdown(counts, grid)}"
+    difference = f"Difference over seeds: {gaps} points."
+    return f"{markdown(head, rows, texts=2)}\n\n{difference}\n\n{markdown(counts, grid)}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("folders", nargs="+", type=Path, help="runs of one task, seed by seed")
+    parser.add_argument("folders", nargs="*", type=Path, help="runs of one task, seed by seed")
     parser.add_argument("--share", type=float, default=0.2, help="of the rounds, to choose in")
-    arguments = parser.parse_args()
+    given = parser.parse_args()
     try:
-        print(report(arguments.folders, arguments.share))
+        if given.folders:
+            print(report({folder.name: folder for folder in given.folders}, given.share))
+            return
+        kept = kept_runs(read_cells(KEPT))
+        if not kept:
+            parser.error(
+                f"{KEPT}: no run with what a choice needs; rerun.py --only grid makes them"
+            )
+        for task, runs in kept.items():
+            print(f"{task}\n\n{report(runs, given.share)}\n")
     except ConfigError as error:
         parser.error(str(error))
 

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import jax
 from cells import Cells, numbers, task
+from choose import trained
 from kept import keep, read_cells
 from provenance import digest, traceable
 
@@ -64,7 +65,10 @@ class Batch(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """One method with one seed: its place in ``results/<section>.json``, and its config."""
+    """One method with one seed: its place in ``results/<section>.json``, and its config.
+
+    ``chosen`` says that ``choose.py`` chooses among such, of whose course more is kept then.
+    """
 
     name: str
     section: str
@@ -72,6 +76,7 @@ class Cell(NamedTuple):
     method: str
     seed: int
     split: str
+    chosen: bool
     config: dict[str, Any]
 
 
@@ -165,7 +170,8 @@ def cells_of(batch: Batch) -> Iterator[Cell]:
                     "checkpoint": {**settings["checkpoint"], **last},
                 }
             name = f"{batch.section}/{batch.name}/{method}/{seed}"
-            yield Cell(name, batch.section, task(config), method, seed, batch.split, settings)
+            place = (batch.section, task(config), method, seed)
+            yield Cell(name, *place, batch.split, not batch.once, settings)
 
 
 def missing(kept: Cells, cell: Cell) -> bool:
@@ -188,7 +194,8 @@ def run(cell: Cell) -> dict[str, Any]:
             (last.get("mixture") or {}).get("agreement"),
             read_json(place / "summary.json")["seconds"],
         )
-        return numbers(ended, f"python experiments/floral/rerun.py --only {cell.name}")
+        found = numbers(ended, f"python experiments/floral/rerun.py --only {cell.name}")
+        return found | {"choice": trained(place)._asdict()} if cell.chosen else found
     finally:
         shutil.rmtree(out)
         jax.clear_caches()  # each cell compiles its own programs: they would fill the memory

@@ -58,7 +58,7 @@ def test_both_banks_are_paid_for_up_to_the_choice_and_one_after_it(script, grid)
 
 
 def test_the_report_has_a_row_a_run_and_a_row_a_rank(script, grid):
-    lines = script.report([grid], 0.2).splitlines()
+    lines = script.report({"one": grid}, 0.2).splitlines()
     assert lines[2].split("|")[5:8] == [" 57.0 ", " -2.0 ", " 16% "]
     assert lines[-2].startswith("| 1 % | 50.0 | 51.0 | 52.0 | 53.0 | 55.0 |")
 
@@ -69,3 +69,18 @@ def test_what_is_missing_is_named(script, grid):
     (grid / "c4_10/summary.json").unlink()
     with pytest.raises(ConfigError, match="c4_10: not finished"):
         script.choose(grid)
+
+
+def test_what_is_kept_is_chosen_from_as_its_folder_is(script, grid):
+    methods = [*script.cells(), *script.COUNTED]
+    cell = {name: {0: {"choice": script.trained(grid / name)._asdict()}} for name in methods}
+    kept = json.loads(json.dumps({"digits": cell, "fashion": {"floral": {0: {}}}}))
+    kept = {t: {m: {0: r["0"]} for m, r in runs.items()} for t, runs in kept.items()}
+    runs = script.kept_runs(kept)
+    assert list(runs) == ["digits"]
+    assert script.choose(runs["digits"]["seed 0"]) == script.choose(grid)
+
+
+def test_the_difference_is_over_seeds(script, grid):
+    text = script.report({"one": grid, "two": grid}, 0.2)
+    assert "Difference over seeds: -2.0 ± 0.0 points." in text

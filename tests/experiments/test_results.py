@@ -18,6 +18,28 @@ def test_the_page_is_made_of_the_numbers_that_are_kept(results):
     assert page == results.results(FOLDER / "results", explanations)
 
 
+@pytest.mark.parametrize("shift", ["rotate", "label_shift"])
+@pytest.mark.parametrize("five", ["", "_5"])
+def test_the_head_of_a_config_says_what_is_kept(shift, five, imported):
+    path = FOLDER.parents[1] / f"configs/floral/mnist_{shift}{five}.yaml"
+    head = " ".join(line.lstrip("# ") for line in path.read_text().splitlines() if line[:1] == "#")
+    kept = imported("kept").read_cells(FOLDER / "results/ours.json")
+
+    def shown(images, method):
+        runs = kept[f"{images}, {shift}" + (", 5%" if five else "")][method]
+        assert list(runs) == [0, 1, 2]
+        return imported("table").spread(imported("cells").accuracies(runs).values())
+
+    digits, fashion = (
+        [shown(images, method) for method in ("floral", "known_clusters")]
+        for images in ("digits", "fashion")
+    )
+    assert (
+        f"seeds 0 to 2, data included: floral {digits[0]}, known_clusters {digits[1]} on digits; "
+        f"{fashion[0]} and {fashion[1]} on Fashion-MNIST."
+    ) in head
+
+
 def test_new_runs_join_the_kept_ones_seed_by_seed(results, imported):
     run = {"accuracy": 0.5, "seconds": 1800.0}
     old = {"digits": {"floral": {0: run, 2: run}, "fedavg": {0: run}}}
