@@ -46,6 +46,8 @@ _RUNS = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("floral")
     if name not in __all__:
         raise AttributeError(f"module 'floral' has no attribute {name!r}")
     if name in _RUNS:
@@ -54,4 +56,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "__version__"})

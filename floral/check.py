@@ -74,11 +74,11 @@ def one_of(options: Iterable[Any], **named: Any) -> None:
             )
 
 
-def nearest(given: Any, options: Iterable[Any]) -> str | None:
-    """The option most like what was given, or None where nothing is alike."""
+def nearest(given: Any, options: Iterable[Any], *, cutoff: float = 0.6) -> str | None:
+    """The option most like what was given, or None where none is alike by at least ``cutoff``."""
     options = [str(option) for option in options]
     lowered = {option.lower(): option for option in options}
-    found = difflib.get_close_matches(str(given).lower(), list(lowered), n=1, cutoff=0.4)
+    found = difflib.get_close_matches(str(given).lower(), list(lowered), n=1, cutoff=cutoff)
     return lowered[found[0]] if found else None
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from floral.cli import main
+from floral.cli.parser import COMMANDS
 from floral.experiment.places import TOP_LEVEL
 
 CONFIG = """\
@@ -22,7 +23,6 @@ local: {kind: sgd, learning_rate: 0.1}
 compare:
   fedavg: {algorithm: {kind: fedavg}}
 """
-COMMANDS = ("run", "resume", "launch", "check", "describe", "plan", "schema")
 
 
 @pytest.fixture(autouse=True)

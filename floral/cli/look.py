@@ -1,10 +1,10 @@
-"""The commands that train nothing: check, describe, plan, schema."""
+"""The commands that train nothing: check, describe, plan, new, schema."""
 
 import argparse
 
-from floral.cli.train import walks_file
+from floral.cli.train import chosen_methods, walks_file
 
-__all__ = ["check", "describe", "plan", "schema"]
+__all__ = ["check", "describe", "new", "plan", "schema"]
 
 
 def _built(arguments: argparse.Namespace):
@@ -12,9 +12,13 @@ def _built(arguments: argparse.Namespace):
     from floral.experiment.prepare import build_all
     from floral.experiment.walks import recalled
 
-    return build_all(
-        read(arguments.config, arguments.overrides), timings=lambda name: recalled(walks_file())
+    config = read(
+        arguments.config,
+        arguments.overrides,
+        settings=chosen_methods(arguments),
+        without=arguments.without or (),
     )
+    return build_all(config, timings=lambda name: recalled(walks_file()))
 
 
 def check(arguments: argparse.Namespace) -> int:
@@ -37,6 +41,28 @@ def plan(arguments: argparse.Namespace) -> int:
     from floral.experiment.inspect import planned
 
     print(planned(_built(arguments)))
+    return 0
+
+
+def new(arguments: argparse.Namespace) -> int:
+    import shutil
+    import textwrap
+    from pathlib import Path
+
+    from floral.experiment import packaged
+
+    if arguments.file is None:
+        said = packaged.summaries()
+        name_width = max(map(len, said))
+        width = max(shutil.get_terminal_size().columns - name_width - 2, 20)
+        for name, sentence in said.items():
+            print(f"{name:{name_width}}  {textwrap.shorten(sentence, width, placeholder='…')}")
+        print(
+            "\nfloral new mine.yaml --from NAME makes a file of your own; floral run NAME runs one"
+        )
+        return 0
+    path = packaged.create(Path(arguments.file), arguments.source)
+    print(f"{path}: a copy of {arguments.source}; floral run {path}")
     return 0
 
 

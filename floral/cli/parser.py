@@ -1,35 +1,60 @@
 """The commands and their options."""
 
 import argparse
+import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 
 from floral.cli import look, reports, train
 
-__all__ = ["make_parser", "parse"]
+__all__ = ["COMMANDS", "make_parser", "parse"]
+
+COMMANDS = ("run", "resume", "launch", "check", "describe", "plan", "new", "report", "schema")
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The arguments, with the command's function as ``command``.
 
-    As ``parse_args``, but overrides may also follow an option.
+    As ``parse_args``, but overrides may also follow an option, and what is missing or misspelt is
+    answered with what to type.
     """
     parser = make_parser()
-    arguments, rest = parser.parse_known_args(argv)
-    if not rest:
-        return arguments
-    overrides = getattr(arguments, "overrides", None)
-    if overrides is None or any(text.startswith("-") for text in rest):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    arguments.overrides = [*overrides, *rest]
+    words = sys.argv[1:] if argv is None else argv
+    if words and not words[0].startswith("-") and words[0] not in COMMANDS:
+        near = get_close_matches(words[0], COMMANDS, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
+        parser.error(f"no command is called {words[0]!r}; {hint}")
+    arguments, rest = parser.parse_known_args(words)
+    if rest:
+        overrides = getattr(arguments, "overrides", None)
+        if overrides is None or any(text.startswith("-") for text in rest):
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        arguments.overrides = [*overrides, *rest]
+    if getattr(arguments, "config", "") is None:
+        arguments.parser.error(
+            "which config? Name a YAML file or a packaged config, as quickstart; floral new lists "
+            "those"
+        )
     return arguments
+
+
+class _Version(argparse.Action):
+    """Prints the version, which is only looked up then."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        import floral
+
+        print(f"floral {floral.__version__}")
+        parser.exit()
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="floral",
         description="Personalized federated learning with mixtures of low-rank adaptors.",
-        epilog="Overrides are dotted: floral run x.yaml algorithm.num_adaptors=8 seed=3",
+        epilog="Overrides are dotted: floral run quickstart algorithm.num_adaptors=8 seed=3",
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and stop")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="train a config's methods into a new run folder")
     _config_arguments(run)
@@ -65,6 +90,19 @@ def make_parser() -> argparse.ArgumentParser:
         parser_of = commands.add_parser(name, help=words)
         _config_arguments(parser_of)
         parser_of.set_defaults(command=command)
+    new = commands.add_parser(
+        "new",
+        help="a config of your own from a packaged one; without a name, lists the packaged ones",
+    )
+    new.add_argument("file", nargs="?", help="the new file, as mine.yaml; never overwritten")
+    new.add_argument(
+        "--from",
+        dest="source",
+        default="quickstart",
+        metavar="NAME",
+        help="the packaged config to copy (default: quickstart)",
+    )
+    new.set_defaults(command=look.new)
     report = commands.add_parser(
         "report",
         help="runs of several seeds side by side, with intervals and paired differences",
@@ -91,5 +129,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _config_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", help="a YAML file")
+    parser.add_argument(
+        "config", nargs="?", help="a YAML file, or the name of a packaged config, as quickstart"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as seed=3")
+    parser.add_argument("--only", metavar="A,B", help="only these of the config's methods")
+    parser.add_argument("--without", metavar="A,B", help="all of the config's methods but these")
+    parser.set_defaults(parser=parser)

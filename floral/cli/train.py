@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-__all__ = ["launch", "resume", "run", "walks_file"]
+__all__ = ["chosen_methods", "launch", "resume", "run", "walks_file"]
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -20,6 +20,8 @@ def run(arguments: argparse.Namespace) -> int:
             *arguments.overrides,
             out=arguments.out,
             name=arguments.name,
+            without=arguments.without or (),
+            **chosen_methods(arguments),
             walks=walks_file(),
             progress=Profiled(console) if arguments.profile else console,
         )
@@ -39,6 +41,11 @@ def resume(arguments: argparse.Namespace) -> int:
             walks=walks_file(),
         )
     )
+
+
+def chosen_methods(arguments: argparse.Namespace) -> dict[str, str]:
+    """The setting that ``--only`` stands for."""
+    return {} if arguments.only is None else {"only": arguments.only}
 
 
 def walks_file():

@@ -19,24 +19,21 @@ __all__ = ["check_run_folder", "load_run", "saved_chunk", "saved_config", "start
 
 
 def load_run(
-    folder: str | PathLike[str], *, best: bool = False
+    folder: str | PathLike[str], *, method: str | None = None, best: bool = False
 ) -> tuple[Experiment, SimulationState]:
     """A run's parts and a saved state, to predict, evaluate or export with.
 
     Args:
-      folder: one method's run folder.
+      folder: a run folder, or one method's folder of a comparison.
+      method: which of a comparison's methods; the only one if None.
       best: the server and rows of the round that validated best, not those of the last
         checkpoint; such a state is for prediction and not to be trained on.
 
     Raises:
-      ConfigError: if the folder has no checkpoint, or no round was ever validated.
+      ConfigError: if the folder has several methods and none is named, has no such method, has no
+        checkpoint, or if no round was ever validated.
     """
-    folder = Path(folder)
-    unfolded = methods(saved_config(folder))
-    if len(unfolded) > 1:
-        known = ", ".join(str(folder / name) for name in unfolded)
-        raise ConfigError(f"{folder} holds several methods; name one: {known}")
-    (config,) = unfolded.values()
+    folder, config = _method_of(Path(folder), method)
     last = checkpoint.latest_round(folder / "checkpoints")
     if last is None:
         raise ConfigError(f"{folder}: the run has no checkpoint yet")
@@ -57,6 +54,21 @@ def load_run(
         )
     chosen = state.best
     return experiment, state._replace(round=chosen.round, server=chosen.server, table=chosen.table)
+
+
+def _method_of(folder: Path, method: str | None) -> tuple[Path, dict[str, Any]]:
+    """The folder and the config of one method of a run."""
+    unfolded = methods(saved_config(folder))
+    known = ", ".join(unfolded)
+    if method is None:
+        if len(unfolded) > 1:
+            raise ConfigError(f"{folder} holds several methods; choose one by method=: {known}")
+        (method,) = unfolded
+    if method not in unfolded:
+        hint = did_you_mean(method, unfolded) or f"; it holds {known}"
+        raise ConfigError(f"{folder} holds no method {method!r}{hint}")
+    own = folder / method
+    return own if (own / "config.yaml").is_file() else folder, unfolded[method]
 
 
 def saved_config(folder: Path, *overrides: str) -> dict[str, Any]:

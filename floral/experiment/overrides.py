@@ -11,7 +11,7 @@ from floral.errors import ConfigError
 from floral.experiment.merge import merge
 from floral.experiment.yaml_file import read_value
 
-__all__ = ["Override", "override", "parse"]
+__all__ = ["Override", "Setting", "keywords", "override", "parse"]
 
 
 class Override(NamedTuple):
@@ -39,26 +39,56 @@ class Override(NamedTuple):
         return read_value(self.text, where=repr(f"{self.place}={self.text}"))
 
 
+class Setting(NamedTuple):
+    """One setting from Python: ``("algorithm", "num_adaptors")`` and its value."""
+
+    path: tuple[str, ...]
+    value: Any
+
+    @property
+    def place(self) -> str:
+        return ".".join(self.path)
+
+
 def parse(text: str) -> Override:
     """Splits ``path.to.setting=value`` at its first equals sign.
 
     Raises:
-      ConfigError: if there is no equals sign or a part of the path is empty.
+      ConfigError: if it is no text, there is no equals sign or a part of the path is empty.
     """
+    if not isinstance(text, str):
+        raise ConfigError(
+            f"expected an override as 'rounds=2', got {text!r:.80}; settings from Python are "
+            "keywords, as rounds=2"
+        )
     path, equals, value = text.partition("=")
     if not equals:
         raise ConfigError(f"{text!r} sets nothing; write {text.strip() or 'setting'}=value")
+    return Override(_parts(path, f"{text!r} has an empty name before '='"), value)
+
+
+def keywords(settings: Mapping[str, Any]) -> list[Setting]:
+    """Settings given from Python, by dotted names: ``{"rounds": 2, "local.epochs": 1}``.
+
+    Raises:
+      ConfigError: if a part of a name is empty.
+    """
+    return [
+        Setting(_parts(name, f"the keyword {name!r} has an empty part"), value)
+        for name, value in settings.items()
+    ]
+
+
+def _parts(path: str, wrong: str) -> tuple[str, ...]:
     parts = tuple(part.strip() for part in path.split("."))
     if not all(parts):
-        raise ConfigError(
-            f"{text!r} has an empty name before '='; write it as algorithm.num_adaptors=8"
-        )
-    return Override(parts, value)
+        raise ConfigError(f"{wrong}; write it as algorithm.num_adaptors=8")
+    return parts
 
 
 def override(
     mapping: Mapping[str, Any],
-    texts: Iterable[str | Override],
+    texts: Iterable[str | Override | Setting],
     *,
     known: Collection[str] | None = None,
 ) -> dict[str, Any]:
@@ -70,7 +100,7 @@ def override(
 
     Args:
       mapping: the config so far.
-      texts: overrides as written or as parsed.
+      texts: overrides as written or as parsed, and settings from Python.
       known: the top-level keys there are; None lets every key pass.
 
     Raises:
@@ -81,18 +111,22 @@ def override(
       {'algorithm': {'kind': 'fedavg', 'mu': 0.01}, 'seed': 3}
     """
     result = merge({}, mapping)
-    for each in sorted((parse(t) if isinstance(t, str) else t for t in texts), key=_outer_first):
+    for each in sorted(_parsed(texts), key=_outer_first):
         if known is not None and each.path[0] not in known:
             raise ConfigError(f"{each.place}: {_unknown(each.path[0], known)}")
         result = _laid_over(result, each.path, each.value, each)
     return result
 
 
-def _outer_first(each: Override) -> tuple[int, bool]:
+def _parsed(texts: Iterable[str | Override | Setting]) -> list[Override | Setting]:
+    return [text if isinstance(text, Override | Setting) else parse(text) for text in texts]
+
+
+def _outer_first(each: Override | Setting) -> tuple[int, bool]:
     return len(each.path), each.path[-1] != "kind"
 
 
-def _laid_over(current: Any, path: tuple[str, ...], value: Any, each: Override) -> Any:
+def _laid_over(current: Any, path: tuple[str, ...], value: Any, each: Override | Setting) -> Any:
     """``current`` with the value at the rest of the path."""
     if not path:
         if isinstance(current, Mapping) and isinstance(value, Mapping):
@@ -117,7 +151,7 @@ def _laid_over(current: Any, path: tuple[str, ...], value: Any, each: Override) 
     return {**(current or {}), name: _laid_over(below, rest, value, each)}
 
 
-def _index(name: str, length: int, above: str, each: Override) -> int:
+def _index(name: str, length: int, above: str, each: Override | Setting) -> int:
     if not name.isdecimal():
         raise ConfigError(
             f"{each.place}: {above} is a list; expected the number of an entry, got {name!r}"

@@ -190,4 +190,5 @@ TOP_LEVEL = (
     "start_from",
     "restarts",
     "compare",
+    "only",
 )

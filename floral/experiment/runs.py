@@ -5,7 +5,7 @@ each resumable by itself, and a report and a figure over all of them. Several pr
 a run together: each calls the same function, and the first writes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,12 +41,14 @@ class Result(NamedTuple):
 
     Attributes:
       folder: where everything is.
+      folders: each method's own folder, with its metrics and checkpoints.
       summaries: each method's numbers, as its ``summary.json`` has them.
       figure: the picture.
       report: the table, as Markdown.
     """
 
     folder: Path
+    folders: dict[str, Path]
     summaries: dict[str, dict[str, Any]]
     figure: Path
     report: Path
@@ -57,25 +59,31 @@ def run(
     *overrides: str,
     out: str | PathLike[str] = "runs",
     name: str | None = None,
+    without: str | Iterable[str] = (),
     progress: Progress | None = None,
     walks: str | PathLike[str] | None = None,
+    **settings: Any,
 ) -> Result:
     """Trains a config's methods into a new folder.
 
     Args:
-      config: a YAML file, or a mapping as a file would have it.
+      config: a YAML file, the name of a packaged config, as ``"quickstart"``, or a mapping as a
+        file would have it.
       overrides: as on the command line, ``"algorithm.num_adaptors=8"``.
       out: the parent of the new folder.
       name: the folder's name; the file's by default. A name that is taken gets a number.
       progress: is told what happens; None is silent.
+      without: methods that are not run, by name.
       walks: a file in which timings of walks are remembered; None remembers none.
+      settings: overrides as Python values: ``rounds=2``, ``only=["floral"]``, and by dotted name
+        ``**{"algorithm.num_adaptors": 8}``.
 
     Raises:
       FloralError: before any training starts, if anything does not fit; no folder is left then.
         Also if a file cannot be written, as on a full disk; says how to go on.
       Interrupted: after Ctrl-C; ``resume`` goes on.
     """
-    resolved = _with_fixed_starts(read(config, overrides))
+    resolved = _with_fixed_starts(read(config, overrides, settings=settings, without=without))
     progress = _of_the_first(progress)
     timings = _noting(walks, progress)
     # What does not fit is said before a folder exists.
@@ -93,6 +101,7 @@ def run(
 def resume(
     folder: str | PathLike[str],
     *overrides: str,
+    rounds: int | None = None,
     progress: Progress | None = None,
     walks: str | PathLike[str] | None = None,
 ) -> Result:
@@ -100,7 +109,8 @@ def resume(
 
     Args:
       folder: a run folder, or one method's folder of a comparison.
-      overrides: ``rounds=…`` alone, to train longer.
+      overrides: ``"rounds=…"`` alone, to train longer.
+      rounds: the same from Python.
       progress: is told what happens; None is silent.
       walks: as for ``run``; a method that has begun keeps its walk.
 
@@ -109,6 +119,7 @@ def resume(
         this config and these data.
     """
     folder = Path(folder)
+    overrides = (*overrides, *(() if rounds is None else (f"rounds={rounds}",)))
     for text in overrides:
         if parse(text).path != ("rounds",):
             raise ConfigError(
@@ -175,7 +186,7 @@ def _go_on(
     except KeyboardInterrupt:
         raise Interrupted(str(folder)) from None
     report, figure = told(lambda: write_report(folder, summaries, folders))
-    return Result(folder, summaries, figure, report)
+    return Result(folder, dict(folders), summaries, figure, report)
 
 
 def _run_one(

@@ -92,6 +92,7 @@ def experiment(
     start_from: str | None = None,
     restarts: Restarts | None = None,
     compare: Mapping[str, Any] | None = None,
+    only: Sequence[str] | str | None = None,
 ) -> Mapping[str, Any]:
     """One experiment: a population, a model, a method, and how long it is trained.
 
@@ -114,7 +115,9 @@ def experiment(
         and bank this run starts from.
       restarts: several starts are tried, and the one that validates best is trained from; one alone
         if null.
-      compare: further methods by name, each with what it changes in this config.
+      compare: further methods by name, each with what it changes in this config; a method that is
+        null is left out.
+      only: which methods are run, by name: a list, or one text with commas; all if null.
     """
     return dict(locals())
 

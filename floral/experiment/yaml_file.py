@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from floral.errors import ConfigError
+from floral.experiment import packaged
 from floral.experiment.files import touching
 from floral.experiment.merge import merge
 
@@ -53,6 +54,9 @@ for _name, _pattern, _first in _SCALARS:
             [*_first, ""] if _name == "null" else list(_first),  # no text at all is null
         )
 
+# Read as text, but written in quotes: a reader of YAML 1.1 merges under a bare ``<<``.
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile(r"^<<$"), ["<"])
+
 
 def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
     # Escaped between double quotes: PyYAML writes a bare U+0085 that reads back as a space.
@@ -68,6 +72,8 @@ def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any
     result = {}
     for key_node, value_node in node.value:
         key = loader.construct_object(key_node, deep=True)
+        if key == "<<" and key_node.style is None:
+            raise _at(key_node, "merge keys (<<) are no YAML 1.2; use extends, or write them out")
         line = key_node.start_mark.line + 1
         if not isinstance(key, str):
             raise _at(key_node, f"a key must be text, got {key!r}; quote it")
@@ -126,13 +132,16 @@ def read_value(text: str, *, where: str) -> Any:
 def load(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The mapping in a file, laid over that of the file it ``extends``.
 
-    ``extends`` names one file, relative to the one that says so; the key itself is gone from the
-    result. See `floral.experiment.merge.merge` for what laid over means.
+    ``extends`` names one file, relative to the file that says so, or a packaged config; the key
+    itself is gone from the result. `floral.experiment.merge.merge` says how it is laid over.
+
+    Args:
+      path: a file, or the name of a packaged config, as ``quickstart``. A file comes first.
 
     Raises:
-      ConfigError: if a file is missing, empty, no mapping, not YAML, or extends itself.
+      ConfigError: if a file is missing, a folder, empty, no mapping, not YAML, or extends itself.
     """
-    return _load(Path(path), ())
+    return _load(_located(Path(path), str(path)), ())
 
 
 def _load(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
@@ -145,7 +154,13 @@ def _load(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
         return mapping
     if not isinstance(parent, str):
         raise ConfigError(f"{path}: extends: expected the path of one file, got {parent!r}")
-    return merge(_load(path.parent / parent, (*children, path)), mapping)
+    return merge(_load(_located(path.parent / parent, parent), (*children, path)), mapping)
+
+
+def _located(path: Path, name: str) -> Path:
+    """The file itself; where there is none, the packaged config of that name if there is one."""
+    packaged_file = None if path.is_file() else packaged.found(name)
+    return path if packaged_file is None else packaged_file
 
 
 def _read_file(path: Path, child: Path | None) -> dict[str, Any]:
@@ -178,11 +193,21 @@ def _nearest_file(path: Path) -> str:
     # check imports jax, which this layer does without until something is wrong.
     from floral.check import nearest
 
-    if not path.parent.is_dir():
-        return f"; nor is there a folder {str(path.parent)!r}"
-    names = [file.name for file in sorted(path.parent.iterdir()) if file.suffix in _SUFFIXES]
-    found = nearest(path.name, names)
-    return f"; did you mean {str(path.parent / found)!r}?" if found else ""
+    beside = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
+    known = {
+        **{f"{name}.yaml": f"the packaged config {name!r}" for name in packaged.names()},
+        **{
+            file.name: repr(str(path.parent / file.name))
+            for file in beside
+            if file.suffix in _SUFFIXES
+        },
+    }
+    name = path.name if path.suffix in _SUFFIXES else f"{path.name}.yaml"
+    found = nearest(name, known, cutoff=0.7)
+    if found:
+        return f"; did you mean {known[found]}?"
+    missing = "" if path.parent.is_dir() else f"; nor is there a folder {str(path.parent)!r}"
+    return f"{missing}; floral new lists the packaged configs"
 
 
 def dump(mapping: dict[str, Any]) -> str:

@@ -76,7 +76,8 @@ def test_a_child_is_laid_over_its_parent(tmp_path):
         ),
         (
             {"a": "extends: no/b.yaml\n"},
-            "a.yaml: extends: there is no file 'no/b.yaml'; nor is there a folder 'no'",
+            "a.yaml: extends: there is no file 'no/b.yaml'; nor is there a folder 'no'"
+            "; floral new lists the packaged configs",
         ),
         (
             {"a": "extends: [b.yaml]\n"},
