@@ -22,11 +22,14 @@ def _built(arguments: argparse.Namespace):
 
 
 def check(arguments: argparse.Namespace) -> int:
+    from floral.experiment.advice import facts_of, missing_splits
     from floral.experiment.inspect import trace
 
     for name, experiment in _built(arguments).items():
         trace(experiment)
         print(f"{name}: ok")
+        for line in missing_splits(facts_of(experiment)):
+            print(f"{name}: {line}")
     return 0
 
 

@@ -66,12 +66,9 @@ def launch(arguments: argparse.Namespace) -> int:
 
 
 def _reported(work) -> int:
-    from rich.console import Console
-    from rich.table import Table
-
     from floral.experiment.processes import is_first
-    from floral.experiment.report import table_rows
     from floral.experiment.run import Interrupted
+    from floral.experiment.screen import show_end
 
     try:
         result = work()
@@ -81,17 +78,7 @@ def _reported(work) -> int:
         return 130
     if not is_first():
         return 0
-    head, rows = table_rows(result.summaries)
-    table = Table(title=str(result.folder))
-    for index, title in enumerate(head):
-        table.add_column(title, justify="left" if index == 0 else "right", no_wrap=index == 0)
-    for row in rows:
-        table.add_row(*row)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)
-    console.print(table)
-    print(f"report  {result.report}\nfigure  {result.figure}")
+    show_end(result.folder, result.summaries, report=result.report, figure=result.figure)
     return 0
 
 

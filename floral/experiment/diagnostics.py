@@ -17,8 +17,12 @@ __all__ = ["averaging_numbers", "diagnosed"]
 def averaging_numbers(
     weights: list[np.ndarray], sizes: np.ndarray, clusters: np.ndarray | None
 ) -> dict[str, float]:
-    """``clients_an_adaptor`` and ``fewest_clients``, effective ones over the adaptors in use, and
-    where clusters are known ``mismatch``; each averaged over layers.
+    """What mixtures make of averaging, each number averaged over layers.
+
+    ``clients_an_adaptor`` and ``fewest_clients`` are effective ones over the adaptors in use.
+    ``unused`` is how many adaptors have less than a tenth of an equal share of the clients, by
+    examples. ``uniformity`` is the mixtures' mean entropy over log C, 1 for uniform ones; it is
+    left out of a bank of one. ``mismatch`` is known where clusters are.
 
     Args:
       weights: [N, C] mixtures, of one layer or of several.
@@ -31,6 +35,16 @@ def averaging_numbers(
         "clients_an_adaptor": _mean([layer.mean() for layer in in_use if layer.size]),
         "fewest_clients": _mean([layer.min() for layer in in_use if layer.size]),
     }
+    shares = [np.average(layer, axis=0, weights=sizes) for layer in weights]
+    numbers["unused"] = _mean([(share < 0.1 / len(share)).sum() for share in shares])
+    several = [layer for layer in weights if layer.shape[1] > 1]
+    if several:
+        numbers["uniformity"] = _mean(
+            [
+                np.mean(np.asarray(mixtures.entropy(layer))) / np.log(layer.shape[1])
+                for layer in several
+            ]
+        )
     if clusters is not None:
         numbers["mismatch"] = _mean(
             [mixtures.aggregation_mismatch(layer, sizes, clusters) for layer in weights]

@@ -1,12 +1,26 @@
 """Figures from tables: nothing is computed here but places on the page."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["PALETTE", "ClientValues", "MixturePanel", "comparison_figure", "save_figure"]
+from floral.errors import ConfigError
+
+__all__ = [
+    "FORMATS",
+    "PALETTE",
+    "ClientValues",
+    "MixturePanel",
+    "axis_label",
+    "comparison_figure",
+    "line_styles",
+    "save_figure",
+    "scaled",
+]
+
+FORMATS = ("png", "pdf", "svg")
 
 PALETTE = (
     "#0072B2",
@@ -28,18 +42,23 @@ class MixturePanel(NamedTuple):
       method: whose mixtures.
       weights: [N, C].
       clusters: [N] true clusters, sorted; None if unknown.
+      adaptors: [C] which adaptor each column is.
     """
 
     method: str
     weights: np.ndarray
     clusters: np.ndarray | None
+    adaptors: np.ndarray
 
 
 class ClientValues(NamedTuple):
-    """One number a client: those that trained, and those that never did."""
+    """One number a client, of those that trained and those that never did, and on how many
+    examples it rests."""
 
     seen: np.ndarray
     unseen: np.ndarray
+    seen_examples: np.ndarray
+    unseen_examples: np.ndarray
 
 
 def comparison_figure(
@@ -49,8 +68,9 @@ def comparison_figure(
     *,
     quantity: str,
     split: str = "test",
+    starts: Mapping[str, str] | None = None,
 ) -> Any:
-    """Three panels: learning curves, clients at the end, mixtures.
+    """Three panels: learning curves, clients at the end, mixtures; one legend beneath them.
 
     Args:
       curves: by method ``round``, and over clients ``mean``.
@@ -58,72 +78,115 @@ def comparison_figure(
       mixtures: the third panel; None leaves it out.
       quantity: ``accuracy`` (shown in per cent) or ``loss``.
       split: the split that the numbers are of.
+      starts: by method the one whose end it starts from; its curve is dotted.
 
     Returns:
       A ``matplotlib.figure.Figure``, tied to no window.
     """
     from matplotlib.figure import Figure
 
-    colors = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(curves)}
+    styles = line_styles(curves, starts or {})
     panels = 2 if mixtures is None else 3
-    figure = Figure(figsize=(5.2 * panels, 4.4), layout="constrained")
+    figure = Figure(figsize=(5.2 * panels, 5.0), layout="constrained")
     axes = figure.subplots(1, panels)
-    _draw_curves(axes[0], curves, colors, quantity, split)
-    _draw_clients(axes[1], clients, colors, quantity, split)
+    _draw_curves(axes[0], curves, styles, quantity, split)
+    _draw_clients(axes[1], clients, styles, quantity, split)
     if mixtures is not None:
         _draw_mixtures(figure, axes[2], mixtures)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False
+    )
     return figure
 
 
+def line_styles(methods: Iterable[str], starts: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """By method its ``color``, ``linestyle`` and ``label``: dotted where it starts from another,
+    dashed where the colours begin anew."""
+    styles: dict[str, dict[str, Any]] = {}
+    for index, name in enumerate(methods):
+        again = "--" if index >= len(PALETTE) else "-"
+        styles[name] = {
+            "color": PALETTE[index % len(PALETTE)],
+            "linestyle": ":" if name in starts else again,
+            "label": f"{name} (starts from {starts[name]})" if name in starts else name,
+        }
+    return styles
+
+
 def save_figure(figure: Any, path: Path) -> Path:
-    """Writes a PNG whole or not at all; returns its path."""
+    """Writes a figure whole or not at all, in the format of its suffix (``.png``, ``.pdf``,
+    ``.svg``); returns its path.
+
+    Raises:
+      ConfigError: for another suffix.
+    """
+    kind = path.suffix.removeprefix(".").lower()
+    if kind not in FORMATS:
+        raise ConfigError(
+            f"{path}: a figure ends in one of {', '.join(f'.{known}' for known in FORMATS)}"
+        )
     temporary = path.with_name(f".{path.name}.tmp")
-    figure.savefig(temporary, dpi=150, format="png")
+    figure.savefig(temporary, dpi=150, format=kind)
     temporary.replace(path)
     return path
 
 
-def _scaled(values: np.ndarray, quantity: str) -> np.ndarray:
+def scaled(values: np.ndarray, quantity: str) -> np.ndarray:
     return 100 * values if quantity == "accuracy" else values
 
 
-def _label(quantity: str, split: str) -> str:
+def axis_label(quantity: str, split: str) -> str:
     return f"{split} accuracy (%)" if quantity == "accuracy" else f"{split} loss"
 
 
 def _draw_curves(
-    axes: Any, curves: Mapping[str, Any], colors: Any, quantity: str, split: str
+    axes: Any, curves: Mapping[str, Any], styles: Any, quantity: str, split: str
 ) -> None:
     for name, curve in curves.items():
         marker = "o" if len(curve["round"]) < 3 else None
-        mean = _scaled(curve["mean"], quantity)
-        axes.plot(curve["round"], mean, color=colors[name], label=name, marker=marker)
-    axes.set(title="Learning: mean over clients", xlabel="round", ylabel=_label(quantity, split))
+        axes.plot(curve["round"], scaled(curve["mean"], quantity), marker=marker, **styles[name])
+    axes.set(
+        title="Learning: mean over clients", xlabel="round", ylabel=axis_label(quantity, split)
+    )
     axes.title.set_fontsize(10)
+    axes.set_xlim(left=0)
     _set_scale(axes, quantity, [curve["mean"] for curve in curves.values()])
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
 
 
 def _draw_clients(
-    axes: Any, clients: Mapping[str, ClientValues], colors: Any, quantity: str, split: str
+    axes: Any, clients: Mapping[str, ClientValues], styles: Any, quantity: str, split: str
 ) -> None:
     names = list(clients)
+    most = max(
+        (
+            max(v.seen_examples.max(initial=1), v.unseen_examples.max(initial=1))
+            for v in clients.values()
+        ),
+        default=1,
+    )
     for place, name in enumerate(names):
-        seen, unseen = (_scaled(np.sort(values), quantity) for values in clients[name])
-        axes.scatter(_beside(place, len(seen)), seen, s=10, color=colors[name], linewidths=0)
-        axes.scatter(
-            _beside(place, len(unseen)), unseen, s=16, facecolors="none", edgecolors=colors[name]
-        )
-        if len(seen):
-            axes.hlines(seen.mean(), place - 0.36, place + 0.36, color=colors[name], linewidth=2.5)
+        own, color = clients[name], styles[name]["color"]
+        for values, examples, look in (
+            (own.seen, own.seen_examples, {"color": color, "linewidths": 0, "alpha": 0.8}),
+            (own.unseen, own.unseen_examples, {"facecolors": "none", "edgecolors": color}),
+        ):
+            order = np.argsort(values)
+            sizes = 4 + 18 * examples[order] / most
+            axes.scatter(
+                _beside(place, len(values)), scaled(values[order], quantity), s=sizes, **look
+            )
+        if len(own.seen):
+            mean = scaled(own.seen.mean(), quantity)
+            axes.hlines(mean, place - 0.36, place + 0.36, color=color, linewidth=2.5)
     axes.set(
-        title="Last round: a dot a client (hollow: unseen), bar the mean",
-        ylabel=_label(quantity, split),
+        title="Last round: a dot a client, sized by its examples\n(hollow: unseen), bar the mean",
+        ylabel=axis_label(quantity, split),
     )
     axes.title.set_fontsize(10)
     axes.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=8)
-    _set_scale(axes, quantity, [np.concatenate(values) for values in clients.values()])
+    _set_scale(axes, quantity, [np.concatenate([v.seen, v.unseen]) for v in clients.values()])
     axes.grid(axis="y", alpha=0.3)
 
 
@@ -145,7 +208,7 @@ def _draw_mixtures(figure: Any, axes: Any, panel: MixturePanel) -> None:
     figure.colorbar(image, ax=axes, label="weight", shrink=0.9)
     axes.set(title=f"Mixtures of {panel.method}: a row a client", xlabel="adaptor")
     axes.title.set_fontsize(10)
-    axes.set_xticks(range(panel.weights.shape[1]))
+    axes.set_xticks(range(panel.weights.shape[1]), [str(adaptor) for adaptor in panel.adaptors])
     if panel.clusters is None:
         axes.set_ylabel("client")
         return

@@ -49,6 +49,9 @@ class Profiled:
         self._name, self._seen = name, 0
         self._told.start(name, experiment, begun)
 
+    def evaluating(self, taken: int) -> None:
+        self._told.evaluating(taken)
+
     def tick(self, taken: int, line: Mapping[str, Any]) -> None:
         self._told.tick(taken, line)
         self._seen += 1

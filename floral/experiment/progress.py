@@ -1,14 +1,18 @@
 """What a person sees while runs go on: a live bar on a terminal, a line an evaluation elsewhere."""
 
+import math
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 from floral.experiment.build import Experiment
-from floral.experiment.report import advice
 
-__all__ = ["Console", "Progress", "Silent"]
+__all__ = ["Console", "Pace", "Progress", "Silent"]
+
+_WIDE = 64  # columns from which there is room for a bar
+_SILENCE = 30.0  # seconds after which a pipe gets a line, whether there was an evaluation or not
 
 
 class Progress(Protocol):
@@ -19,6 +23,7 @@ class Progress(Protocol):
     def note(self, line: str) -> None: ...
     def begin(self, folder: Path) -> None: ...
     def start(self, name: str, experiment: Experiment, begun: int) -> None: ...
+    def evaluating(self, taken: int) -> None: ...
     def tick(self, taken: int, line: Mapping[str, Any]) -> None: ...
     def finish(self, name: str, summary: Mapping[str, Any]) -> None: ...
 
@@ -41,6 +46,9 @@ class Silent:
     def start(self, name: str, experiment: Experiment, begun: int) -> None:
         return None
 
+    def evaluating(self, taken: int) -> None:
+        return None
+
     def tick(self, taken: int, line: Mapping[str, Any]) -> None:
         return None
 
@@ -49,29 +57,28 @@ class Silent:
 
 
 class Console:
-    """A bar for every method on a terminal; where there is none, a line for every evaluation."""
+    """A bar for every method on a terminal; where there is none, lines.
+
+    The bar keeps the count, the clock and the time to go, also while clients are evaluated, and
+    leaves out the rest where a terminal is narrow. A pipe or a dumb terminal gets a line for every
+    evaluation, and for rounds that take longer than half a minute without one.
+    """
 
     def __init__(self, told: Callable[[Path], None] = lambda folder: None) -> None:
         """Args: ``told (run folder)``: called once there is one."""
         from rich.console import Console as RichConsole
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-        from rich.progress import Progress as RichProgress
 
         self._told = told
         self._console = RichConsole()
-        self._bars = RichProgress(
-            TextColumn("[bold]{task.description:<16}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[numbers]}"),
-            console=self._console,
-            disable=not self._console.is_terminal,
-        )
+        self._live = self._console.is_terminal and not self._console.is_dumb_terminal
+        self._bars = _bars(self._console, live=self._live)
         self._task: Any = None
+        self._pace = Pace(0, 0)
         self._name = ""
         self._rounds = 0
+        self._taken = 0
         self._numbers = ""
+        self._printed = 0.0
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -87,37 +94,128 @@ class Console:
         self._told(folder)
 
     def start(self, name: str, experiment: Experiment, begun: int) -> None:
-        self._name, self._rounds, self._numbers = name, experiment.rounds, ""
+        self._name, self._rounds, self._taken = name, experiment.rounds, begun
+        self._numbers = ""
+        self._pace, self._printed = Pace(begun, experiment.rounds), time.monotonic()
         self._task = self._bars.add_task(
-            name, total=experiment.rounds, completed=begun, numbers="compiling"
+            name, total=experiment.rounds, completed=begun, pace=self._pace, numbers="compiling…"
         )
-        if not self._console.is_terminal:
+        if not self._live:
             again = f", from round {begun}" if begun else ""
             print(f"{name}: {experiment.rounds} rounds{again}", flush=True)
 
+    def evaluating(self, taken: int) -> None:
+        self._show(taken, "evaluating…")
+
     def tick(self, taken: int, line: Mapping[str, Any]) -> None:
+        loss = f"train loss {line['train'].get('loss', math.nan):.4f}"
         if "evaluation" in line:
-            self._numbers = _short(line["evaluation"])
-            if not self._console.is_terminal:
-                print(f"{self._name}: round {taken}/{self._rounds}  {self._numbers}", flush=True)
-        text = f"train loss {line['train']['loss']:.4f}  {self._numbers}"
-        self._bars.update(self._task, completed=taken, numbers=text)
+            self._numbers = _short(line["evaluation"], narrow=self._live)
+        self._show(taken, self._numbers or loss)
+        waited = time.monotonic() - self._printed > _SILENCE
+        if not self._live and ("evaluation" in line or waited):
+            said = self._numbers if "evaluation" in line else loss
+            clock = self._pace.clock(self._taken)
+            print(f"{self._name}: round {taken}/{self._rounds}  {clock}  {said}", flush=True)
+            self._printed = time.monotonic()
 
     def finish(self, name: str, summary: Mapping[str, Any]) -> None:
-        if not self._console.is_terminal:
+        self._show(summary["rounds"], self._numbers)
+        if not self._live:
             print(f"{name}: done in {summary['seconds']:.1f} s", flush=True)
-        told = advice(summary)
-        if told is not None:
-            self.note(f"{name}: {told}")
+
+    def _show(self, taken: int, text: str) -> None:
+        """Of several rounds in one call the count never falls behind the evaluation after them."""
+        self._taken = max(self._taken, taken)
+        self._bars.update(self._task, completed=self._taken, numbers=text)
 
 
-def _short(evaluation: Mapping[str, Any]) -> str:
+class Pace:
+    """How long a run has taken, and how long it may take yet.
+
+    Args:
+      begun: rounds that were taken before.
+      rounds: of the whole run.
+      now: the clock, in seconds.
+    """
+
+    def __init__(self, begun: int, rounds: int, now: Callable[[], float] = time.monotonic):
+        self._begun, self._rounds, self._now = begun, rounds, now
+        self._start = now()
+        self._first: tuple[int, float] | None = None
+
+    def clock(self, taken: int, *, short: bool = False) -> str:
+        """``0:12, 0:47 to go``, in short ``0:12<0:47``.
+
+        The time to go is told once more than the first rounds, which compile, are taken;
+        evaluations so far are in it.
+
+        Example:
+          >>> seconds = iter([0.0, 10.0, 14.0])
+          >>> pace = Pace(0, 10, now=lambda: next(seconds))
+          >>> pace.clock(1), pace.clock(5)
+          ('0:10', '0:14, 0:05 to go')
+        """
+        now = self._now()
+        spent = _minutes(now - self._start)
+        if taken >= self._rounds:
+            return spent
+        if self._first is None and taken > self._begun:
+            self._first = taken, now
+        if self._first is None or taken <= self._first[0]:
+            return spent
+        rounds, since = taken - self._first[0], now - self._first[1]
+        left = _minutes(since / rounds * (self._rounds - taken))
+        return f"{spent}<{left}" if short else f"{spent}, {left} to go"
+
+
+def _minutes(seconds: float) -> str:
+    """As ``0:07`` or ``1:02:03``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _bars(console: Any, *, live: bool) -> Any:
+    """The bars, with as many columns as the terminal has room for."""
+    from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn
+    from rich.progress import Progress as RichProgress
+    from rich.table import Column
+    from rich.text import Text
+
+    wide = console.width >= _WIDE
+
+    class Clock(ProgressColumn):
+        """Goes on while nothing is told."""
+
+        max_refresh = 0.5
+
+        def render(self, task: Any) -> Text:
+            return Text(task.fields["pace"].clock(int(task.completed), short=not wide))
+
+    def whole(**options: Any) -> Column:
+        return Column(no_wrap=True, overflow="ellipsis", **options)
+
+    columns = [
+        TextColumn("[bold]{task.description}", table_column=whole(max_width=16 if wide else 11)),
+        *([BarColumn(bar_width=12)] if wide else []),
+        MofNCompleteColumn(table_column=whole()),
+        Clock(table_column=whole()),
+        TextColumn("{task.fields[numbers]}", table_column=whole(ratio=1)),
+    ]
+    return RichProgress(*columns, console=console, disable=not live, expand=True)
+
+
+def _short(evaluation: Mapping[str, Any], *, narrow: bool = False) -> str:
+    """What an evaluation came to; the test numbers alone where there is little room."""
+    groups = [group for group in ("validation", "test", "unseen") if group in evaluation]
+    if narrow:
+        groups = [group for group in ("test", "validation") if group in evaluation][:1]
     words = []
-    for group in ("validation", "test", "unseen"):
-        if group in evaluation:
-            numbers = evaluation[group]
-            if "accuracy" in numbers:
-                words.append(f"{group} {numbers['accuracy']['mean']:.1%}")
-            else:
-                words.append(f"{group} loss {numbers['loss']['mean']:.3g}")
+    for group in groups:
+        numbers = evaluation[group]
+        if "accuracy" in numbers:
+            words.append(f"{group} {numbers['accuracy']['mean']:.1%}")
+        else:
+            words.append(f"{group} loss {numbers['loss']['mean']:.3g}")
     return "  ".join(words)

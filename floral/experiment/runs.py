@@ -206,6 +206,7 @@ def _run_one(
         place,
         source=source,
         tick=progress.tick,
+        evaluating=progress.evaluating,
         say=lambda line: progress.note(f"{name}: {line}"),
     )
     progress.finish(name, summary)

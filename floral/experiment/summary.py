@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from floral.experiment import record
+from floral.experiment.advice import advice_for, facts_of
 from floral.experiment.build import Experiment
 from floral.experiment.restarts import tried
 from floral.simulate import SimulationState
@@ -38,6 +39,9 @@ def summarize(experiment: Experiment, folder: Path, state: SimulationState) -> d
     if (restarts := tried(folder)) is not None:
         summary["restarts"] = restarts
         summary["seconds"] += sum(restarts["seconds"])
+    if "uplink" in lines[-1]:
+        summary["uplink"] = lines[-1]["uplink"]
+    summary["advice"] = advice_for(facts_of(experiment), summary, lines)
     record.write_json(folder / "summary.json", summary)
     return record.read_json(folder / "summary.json")
 

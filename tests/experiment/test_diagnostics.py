@@ -137,4 +137,5 @@ def test_methods_without_a_common_bank_tell_what_costs_nothing(made):
 
 def test_the_report_has_a_table_of_mixtures(diagnosed):
     text = diagnosed.report.read_text()
-    assert "| mixtures of | adaptors | regret |" in text
+    assert "## Mixtures" in text
+    assert "| method | adaptors used | adaptors unused | evenness |" in text
