@@ -35,6 +35,9 @@ def summarize(experiment: Experiment, folder: Path, state: SimulationState) -> d
         "timing": _timing(times, experiment.rounds),
     }
     if (broken := first_non_finite(lines)) is not None:
+        names = experiment.dataset.client_names
+        if names is not None and "client" in broken:
+            broken["client"] = str(names[broken["client"]])
         summary["non_finite"] = broken
     if (restarts := tried(folder)) is not None:
         summary["restarts"] = restarts
