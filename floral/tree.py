@@ -16,6 +16,7 @@ from floral.typing import Array, PyTree
 
 __all__ = [
     "add",
+    "all_finite",
     "combine",
     "map_with_path",
     "matching",
@@ -109,6 +110,20 @@ def combine(*trees: PyTree) -> PyTree:
 def add(left: PyTree, right: PyTree) -> PyTree:
     """Leaf by leaf, ``left + right``."""
     return jax.tree.map(jnp.add, left, right)
+
+
+def all_finite(tree: PyTree) -> Array:
+    """Whether no leaf holds an infinity or NaN, bool []; whole numbers and keys always count.
+
+    Example:
+      >>> bool(all_finite({"w": jnp.ones(2), "n": 3})), bool(all_finite(jnp.array([1.0, jnp.inf])))
+      (True, False)
+    """
+    floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(jnp.result_type(x), jnp.inexact)]
+    found = jnp.ones((), bool)
+    for leaf in floats:
+        found &= jnp.all(jnp.isfinite(leaf))
+    return found
 
 
 def subtract(left: PyTree, right: PyTree) -> PyTree:

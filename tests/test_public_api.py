@@ -27,7 +27,7 @@ PUBLIC = {
         Augment Batches Batching FederatedDataset LazyArray Partition Partitioner Shift Source Split
         SyntheticTask arrays as_batches batching blocks cifar digits dirichlet distinct_examples
         federate federated flip_crop from_clients from_dataset from_flat from_npz gather generated
-        huggingface idx iid label_clusters label_shift load_partition locate mapped masked mnist
+        huggingface idx iid label_clusters label_shift load_partition locate mapped mnist
         natural noise none npz num_steps permute quantity_skew rotate save_mapped save_partition
         saved schedule shards show split_clients synthetic_linear synthetic_mlp synthetic_population
         tfds

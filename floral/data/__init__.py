@@ -17,7 +17,7 @@ from floral.data.generated import generated
 from floral.data.hubs import from_dataset, huggingface, tfds
 from floral.data.idx_files import idx, mnist
 from floral.data.lazy import LazyArray
-from floral.data.lookup import Batches, as_batches, distinct_examples, masked, show
+from floral.data.lookup import Batches, as_batches, distinct_examples, show
 from floral.data.mapped import mapped, save_mapped
 from floral.data.ownership import Partition, load_partition, save_partition, split_clients
 from floral.data.partition import (
@@ -73,7 +73,6 @@ __all__ = [
     "load_partition",
     "locate",
     "mapped",
-    "masked",
     "mnist",
     "natural",
     "noise",

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from floral import check
-from floral.data.lookup import masked, show
+from floral.data.lookup import show
 from floral.errors import SpecError
 from floral.random import stream
 from floral.typing import Array, Key
@@ -71,7 +71,8 @@ def gather(
     """The batches of a cohort: ``{"x": [K, S, B, ...], "y": [K, S, B, ...], "mask": [K, S, B]}``.
 
     Pure and jittable, with ``batching``, ``max_size`` and ``limit`` static; ``schedule`` says what
-    is shown where.
+    is shown where. Places where the mask is False hold real examples of the same client: a live one
+    of the same batch, or the client's first. A client without any shows those of others.
 
     Args:
       examples: a split's flat arrays, each ``[M, ...]``.
@@ -89,12 +90,12 @@ def gather(
       >>> batches = gather({"x": x}, jnp.array([0, 3, 5]), jnp.array([1, 0]), jax.random.key(0),
       ...                  plan, max_size=3)
       >>> batches["x"].tolist()
-      [[[3.0, 4.0], [0.0, 0.0]], [[0.0, 1.0], [2.0, 0.0]]]
+      [[[3.0, 4.0], [3.0, 3.0]], [[0.0, 1.0], [2.0, 2.0]]]
     """
     ids = jnp.asarray(ids)
     starts, sizes = locate(offsets, ids)
     rows, mask = schedule(ids, starts, sizes, key, batching, max_size=max_size, limit=limit)
-    return masked(show(examples, rows, mask))
+    return show(examples, rows, mask)
 
 
 def locate(offsets: Array, ids: Array) -> tuple[Array, Array]:
@@ -138,15 +139,15 @@ def schedule(
       limit: use only each client's first ``limit`` examples.
 
     Returns:
-      ``rows [K, S, B]`` int32 into the flat arrays and ``mask [K, S, B]``, False where nothing is
-      shown.
+      ``rows [K, S, B]`` int32 into the flat arrays and ``mask [K, S, B]``, False at places of
+      padding, whose row is the client's first (its start, if it has none).
     """
     max_size = max_size if limit is None else min(max_size, limit)
 
     def one(client: Array, start: Array, size: Array) -> tuple[Array, Array]:
         own = stream(key, "order", client)
         local, mask = _walk(own, jnp.minimum(size, max_size), batching, max_size)
-        return start + local, mask
+        return start + jnp.where(mask, local, 0), mask
 
     # By steps, clients need different numbers of orders: one by one none waits for the smallest.
     if batching.shuffle and batching.steps is not None:

@@ -2,6 +2,10 @@
 
 A client's batches are places in the population's flat arrays; each step copies its own few rows
 into the processor's cache, so that no copy of a client's data ever exists as a whole.
+
+A place where the mask is False repeats a live example of its batch. Zeros would not do: a model
+that divides by the norm of its input is undefined at zero, and the backward pass of the masked loss
+would multiply the mask's zero by infinity, which makes the gradient of every parameter NaN.
 """
 
 from collections.abc import Mapping
@@ -11,7 +15,7 @@ import jax.numpy as jnp
 
 from floral.typing import Array, Batch
 
-__all__ = ["Batches", "as_batches", "distinct_examples", "masked", "show"]
+__all__ = ["Batches", "as_batches", "distinct_examples", "show"]
 
 
 class Batches(NamedTuple):
@@ -20,7 +24,7 @@ class Batches(NamedTuple):
     Attributes:
       examples: flat arrays, each ``[M, ...]``, of which the client shows some rows.
       rows: [S, B] int32.
-      mask: [S, B] bool, False where nothing is shown.
+      mask: [S, B] bool, False at places of padding.
     """
 
     examples: Mapping[str, Array]
@@ -29,15 +33,17 @@ class Batches(NamedTuple):
 
     def step(self, index: int | Array) -> dict[str, Array]:
         """The batch of one step, ``{"x": [B, ...], "y": [B, ...], "mask": [B]}``."""
-        return masked(show(self.examples, self.rows[index], self.mask[index]))
+        return show(self.examples, self.rows[index], self.mask[index])
 
     def steps(self) -> dict[str, Array]:
         """All batches at once, ``{"x": [S, B, ...], "y": [S, B, ...], "mask": [S, B]}``."""
-        return masked(show(self.examples, self.rows, self.mask))
+        return show(self.examples, self.rows, self.mask)
 
 
 def as_batches(batches: Batches | Batch) -> Batches:
     """Batches, of which a mapping of arrays ``[S, B, ...]`` and their ``mask`` is one form.
+
+    What stands in the mapping where the mask is False is never shown, unless nothing is live.
 
     Example:
       >>> given = {"x": jnp.ones((2, 3, 5)), "mask": jnp.ones((2, 3), bool)}
@@ -52,17 +58,29 @@ def as_batches(batches: Batches | Batch) -> Batches:
         for name, leaf in batches.items()
         if name != "mask"
     }
-    return Batches(flat, jnp.arange(mask.size).reshape(mask.shape), mask)
+    places = jnp.arange(mask.size, dtype=jnp.int32).reshape(mask.shape)
+    return Batches(flat, jnp.where(mask, places, jnp.argmax(mask)), mask)
 
 
 def show(examples: Mapping[str, Array], rows: Array, mask: Array) -> dict[str, Array]:
-    """The examples of a schedule and its ``mask``; where nothing is shown is some example.
+    """The examples of a schedule and its ``mask``, padding filled with live examples.
 
     Args:
       examples: flat arrays, each ``[M, ...]``.
-      rows: whole numbers of any shape.
-      mask: bool of that shape.
+      rows: whole numbers ``[..., B]``; out of bounds stands for the nearest row.
+      mask: bool of that shape. Where it is False stands the first live example of the same batch
+        of B; in a batch without any, the example of its first row.
+
+    Returns:
+      ``{"x": [..., B, ...], ..., "mask": [..., B]}``; zeros only where M is 0.
+
+    Example:
+      >>> show({"x": jnp.array([5.0, 6.0, 7.0])}, jnp.array([2, 0]), jnp.array([True, False]))["x"]
+      Array([7., 7.], dtype=float32)
     """
+    first = jnp.argmax(mask, axis=-1, keepdims=True)  # 0 in a batch without a live example
+    filler = jnp.take_along_axis(rows, first, axis=-1)
+    rows = jnp.where(mask, rows, filler)
 
     def take(array: Array) -> Array:
         array = jnp.asarray(array)
@@ -72,21 +90,6 @@ def show(examples: Mapping[str, Array], rows: Array, mask: Array) -> dict[str, A
         return jnp.take(flat, rows, axis=0, mode="clip").reshape(rows.shape + array.shape[1:])
 
     return {**{name: take(array) for name, array in examples.items()}, "mask": mask}
-
-
-def masked(batch: Mapping[str, Array]) -> dict[str, Array]:
-    """The batch, or batches, with zeros where nothing is shown.
-
-    Apart from ``show``: rows are then copied whole and not number by number, and a step masks its
-    own batch alone, in passing.
-    """
-    mask = batch["mask"]
-
-    def zero(leaf: Array) -> Array:
-        live = mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim))
-        return jnp.where(live, leaf, jnp.zeros_like(leaf))
-
-    return {name: leaf if name == "mask" else zero(leaf) for name, leaf in batch.items()}
 
 
 def distinct_examples(batches: Batches) -> Array:

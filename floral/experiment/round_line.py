@@ -7,7 +7,8 @@
 
 ``train`` is what ``client_update`` reports, summed over the round's clients: ``<name>_sum`` as
 ``<name>``, divided by ``examples``; any other number as its sum. Where clients had values that are
-not finite, it also has how many (``non_finite``) and the id of one (``first_non_finite``).
+not finite, it also has how many (``non_finite``) and the id of one (``first_non_finite``, -1 where
+it is not known). With ``uplink.non_finite: drop`` it has how many were left out (``dropped``).
 ``uplink`` is what the reducer reports, if anything.
 """
 

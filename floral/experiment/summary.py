@@ -56,7 +56,9 @@ def first_non_finite(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any] | Non
         train = line["train"]
         if train.get("non_finite"):
             what = "update" if _finite(train.get("loss", 0.0)) else "loss"
-            return {"round": line["round"], "what": what, "client": train["first_non_finite"]}
+            client = train["first_non_finite"]  # -1: its update alone, and whose is not known
+            known = {"client": client} if client >= 0 else {}
+            return {"round": line["round"], "what": what, **known}
         if not _finite(train.get("loss", 0.0)):
             return {"round": line["round"], "what": "loss"}
         for group in ("validation", "test", "unseen"):

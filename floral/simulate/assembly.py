@@ -49,16 +49,24 @@ __all__ = ["make_simulator", "sample_batch"]
 
 
 def sample_batch(dataset: FederatedDataset, *, size: int = 2) -> dict[str, Array]:
-    """A batch of zeros with the shapes and dtypes of the training data; ``mask`` all True.
+    """The first training examples; ``mask`` all True. Zeros only where there are none.
+
+    Models are traced with it, and their parameters initialized: a model whose start depends on the
+    values of its inputs, or that is undefined at zero, needs real ones.
 
     Args:
-      dataset: whose shapes.
-      size: examples in the batch.
+      dataset: the population.
+      size: examples in the batch; they are repeated where there are fewer.
     """
     examples = dataset.splits["train"].examples
-    batch = {
-        name: jnp.zeros((size, *array.shape[1:]), array.dtype) for name, array in examples.items()
-    }
+
+    def first(array: Any) -> Array:
+        rows = np.asarray(array[:size])
+        if not len(rows):
+            return jnp.zeros((size, *array.shape[1:]), array.dtype)
+        return jnp.asarray(rows[np.arange(size) % len(rows)])
+
+    batch = {name: first(array) for name, array in examples.items()}
     return {**batch, "mask": jnp.ones((size,), bool)}
 
 

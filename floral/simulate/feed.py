@@ -33,7 +33,8 @@ class Feed:
     """Puts clients' examples on the devices that walk them.
 
     The room on a device is what the largest clients would take, whoever comes: a program is
-    compiled once for each number of clients.
+    compiled once for each number of clients. A client without examples starts at the device's first
+    row, which is a real example whoever comes: its computations, which nobody reads, stay finite.
     """
 
     def __init__(self, dataset: FederatedDataset, mesh: Mesh):
@@ -51,7 +52,7 @@ class Feed:
         fields = self._dataset.splits[split].examples
         by_device = ids.reshape(self._mesh.size, -1)
         sizes = self._sizes(split, by_device)
-        starts = (np.cumsum(sizes, axis=1) - sizes).astype(np.int32)
+        starts = np.where(sizes > 0, np.cumsum(sizes, axis=1) - sizes, 0).astype(np.int32)
         room = self._room(split, by_device.shape[1])
         here = jax.process_index()
         pieces: dict[str, list[jax.Array]] = {field: [] for field in fields}
@@ -64,6 +65,8 @@ class Feed:
             ):
                 if size:
                     self._read(split, client, {f: r[start : start + size] for f, r in rows.items()})
+            if room and not sizes[place].any():
+                self._read_first(split, {f: r[:1] for f, r in rows.items()})
             for field, flat in rows.items():
                 pieces[field].append(jax.device_put(flat, device))
         examples = {
@@ -74,10 +77,18 @@ class Feed:
         }
         return Holdings(examples, self._spread(starts.reshape(-1)), self._spread(sizes.reshape(-1)))
 
-    def _read(self, split: str, client: int, into: Mapping[str, np.ndarray]) -> None:
+    def _read_first(self, split: str, into: Mapping[str, np.ndarray]) -> None:
+        """Reads one example of the first client that has any."""
+        client = int(np.argmax(self._dataset.splits[split].sizes > 0))
+        self._read(split, client, into, limit=1)
+
+    def _read(
+        self, split: str, client: int, into: Mapping[str, np.ndarray], limit: int | None = None
+    ) -> None:
         """Reads all fields of a client, one after another: what makes rows makes them together."""
         part = self._dataset.splits[split]
         first, last = part.offsets[client], part.offsets[client + 1]
+        last = last if limit is None else min(last, first + limit)
         for field, rows in into.items():
             with _Reading(f"client {client}, split {split!r}: {field!r}"):
                 read = np.asarray(part.examples[field][first:last])

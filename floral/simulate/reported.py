@@ -13,7 +13,7 @@ from floral.uplink.base import Uplink
 
 __all__ = ["check_reported", "reported_by_reducer", "shown_name"]
 
-_SIMULATORS_OWN = ("cohort", "uplink", "non_finite", "first_non_finite")
+_SIMULATORS_OWN = ("cohort", "uplink", "non_finite", "first_non_finite", "dropped")
 _RUNS_OWN = ("clients",)
 
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from floral import tree
-from floral.typing import PyTree
+from floral.typing import Array, PyTree
 from floral.uplink.base import Fold
 
 __all__ = ["Sent", "Walked", "walk_clients"]
@@ -24,12 +24,14 @@ class Sent(NamedTuple):
       update, weight: the upload, the weight zero for a client that took no part.
       row: its next row.
       metrics: sums and counts, zero for a client that took no part.
+      non_finite: bool, whether its loss or its update is not finite.
     """
 
     update: PyTree
     weight: PyTree
     row: PyTree
     metrics: PyTree
+    non_finite: Array
 
 
 class Walked(NamedTuple):
@@ -40,12 +42,14 @@ class Walked(NamedTuple):
       sent: ``(updates [K, ...], weights [K, ...])`` where nothing streams; () otherwise.
       rows: [K, ...].
       metrics: summed over the clients.
+      non_finite: [K] bool, as the clients' own.
     """
 
     sums: PyTree
     sent: PyTree
     rows: PyTree
     metrics: PyTree
+    non_finite: Array
 
 
 def walk_clients(
@@ -76,13 +80,14 @@ def walk_clients(
         sent = take_turns(some)
         metrics = tree.add(metrics, jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), sent.metrics))
         if fold is None:
-            return (sums, metrics), (sent.row, (sent.update, sent.weight))
-        return (fold.add(sums, sent.update, sent.weight), metrics), (sent.row, ())
+            return (sums, metrics), ((sent.update, sent.weight), sent.row, sent.non_finite)
+        return (fold.add(sums, sent.update, sent.weight), metrics), ((), sent.row, sent.non_finite)
 
     if chunk == cohort:
-        (sums, metrics), (rows, sent) = step((zero, none), inputs)
-        return Walked(sums, sent, rows, metrics)
+        (sums, metrics), (sent, rows, non_finite) = step((zero, none), inputs)
+        return Walked(sums, sent, rows, metrics, non_finite)
     chunks = jax.tree.map(lambda leaf: leaf.reshape(-1, chunk, *leaf.shape[1:]), inputs)
     (sums, metrics), kept = jax.lax.scan(step, (zero, none), chunks)
-    rows, sent = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), kept)
-    return Walked(sums, sent, rows, metrics)
+    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), kept)
+    sent, rows, non_finite = flat
+    return Walked(sums, sent, rows, metrics, non_finite)

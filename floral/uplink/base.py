@@ -5,7 +5,7 @@ as the extra argument ``key``. Only the many-to-one step is new.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import optax
 
@@ -13,7 +13,10 @@ from floral.adaptors import Factored
 from floral.messages import Reduced
 from floral.typing import PyTree
 
-__all__ = ["Fold", "Reducer", "Uplink"]
+__all__ = ["Fold", "NonFinite", "Reducer", "Uplink"]
+
+
+NonFinite = Literal["keep", "drop"]
 
 
 class Fold(NamedTuple):
@@ -57,9 +60,11 @@ class Uplink(NamedTuple):
       reduce: makes the cohort's updates one.
       server: applied to the reduced update.
       transforms: how many transforms each client's update goes through.
+      non_finite: what becomes of a client whose loss or update is not finite; see ``uplink``.
     """
 
     client: optax.GradientTransformationExtraArgs
     reduce: Reducer
     server: optax.GradientTransformationExtraArgs
     transforms: int = 0
+    non_finite: NonFinite = "keep"

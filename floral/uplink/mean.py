@@ -1,15 +1,38 @@
-"""The weighted mean, with one weight per part of the update."""
+"""The weighted mean, with one weight per part of the update.
+
+Sums are kept in float32 at least, and the mean has the update's own dtypes again: a sum of many
+clients in bfloat16 would lose whole clients to rounding.
+"""
+
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from floral import tree
 from floral.messages import Reduced, evidence
 from floral.tree import prefix_map
-from floral.typing import Array
+from floral.typing import Array, PyTree
 from floral.uplink.base import Fold, Reducer
 
 __all__ = ["weighted_mean"]
+
+
+class _Sums(NamedTuple):
+    """What is kept of the clients so far.
+
+    Attributes:
+      totals: ``Σ_k w_k u_k``.
+      weight: ``Σ_k w_k``.
+      kind: a zero of each leaf's own dtype, in which the mean is given.
+    """
+
+    totals: PyTree
+    weight: PyTree
+    kind: PyTree
+
+
+def _wide(dtype: Any) -> Any:
+    return jnp.promote_types(dtype, jnp.float32)
 
 
 def _weighted_sum(weights: Array, updates: Array) -> Array:
@@ -19,6 +42,7 @@ def _weighted_sum(weights: Array, updates: Array) -> Array:
     """
     trailing = updates.ndim - weights.ndim
     weights = jnp.reshape(weights, weights.shape + (1,) * trailing)
+    updates = updates.astype(_wide(updates.dtype))
     return jnp.sum(jnp.where(weights != 0, weights * updates, 0), axis=0)
 
 
@@ -39,26 +63,30 @@ def weighted_mean() -> Reducer:
     """
 
     def zero(update, weight):
-        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (update, weight))
+        totals, weight = jax.tree.map(
+            lambda leaf: jnp.zeros(leaf.shape, _wide(leaf.dtype)), (update, weight)
+        )
+        return _Sums(totals, weight, jax.tree.map(lambda leaf: jnp.zeros((), leaf.dtype), update))
 
     def add(sums, updates, weights):
-        totals, weight = sums
+        def more(total, new):
+            return total + new.astype(total.dtype)
+
         added = prefix_map(_weighted_sum, weights, updates)
-        return (
-            tree.add(totals, added),
-            jax.tree.map(lambda total, new: total + jnp.sum(new, axis=0), weight, weights),
+        weight = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), weights)
+        return sums._replace(
+            totals=jax.tree.map(more, sums.totals, added),
+            weight=jax.tree.map(more, sums.weight, weight),
         )
 
     def finish(sums, server=None):
-        totals, weight = sums
-
-        def divide(weight, total):
+        def divide(weight, total, kind):
             trusted = evidence(weight)
             shape = weight.shape + (1,) * (total.ndim - weight.ndim)
             mean = total / jnp.reshape(jnp.where(trusted, weight, 1), shape)
-            return jnp.where(jnp.reshape(trusted, shape), mean, 0)
+            return jnp.where(jnp.reshape(trusted, shape), mean, 0).astype(kind.dtype)
 
-        return Reduced(prefix_map(divide, weight, totals), weight)
+        return Reduced(prefix_map(divide, sums.weight, sums.totals, sums.kind), sums.weight)
 
     def reduce(updates, weights, state, *, key=None, server=None):
         first = jax.tree.map(lambda leaf: leaf[0], (updates, weights))
