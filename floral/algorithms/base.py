@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import optax
+
 from floral.adaptors import Factored
 from floral.data import Batches
 from floral.messages import Context, Download, Reduced, Upload
@@ -65,6 +67,8 @@ class FederatedAlgorithm(NamedTuple):
         without mixtures.
       factored: which factor pairs the server averages, for reducers that average products; None
         for an algorithm without any.
+      local_optimizer: the optimizer that clients start anew in each round, of which a simulator
+        checks that every client's steps suffice to move anything; None where that is not checked.
     """
 
     init: Callable[[Key, Params, PyTree], Any]
@@ -82,3 +86,4 @@ class FederatedAlgorithm(NamedTuple):
     report: Callable[[Any], dict[str, Array]] | None = None
     diagnostics: Diagnostics | None = None
     factored: Factored | None = None
+    local_optimizer: optax.GradientTransformation | None = None

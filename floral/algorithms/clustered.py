@@ -23,7 +23,7 @@ from floral.algorithms.finding import (
 )
 from floral.algorithms.local import LocalSolver, solve
 from floral.algorithms.parts import by_part
-from floral.algorithms.server import guarded_step
+from floral.algorithms.server import guarded_step, server_step, start_server_step
 from floral.errors import SpecError
 from floral.mixtures import Mixing, shares_of, traits_check
 from floral.models.base import Model
@@ -87,7 +87,7 @@ def ensemble(
     check.positive_int(num_models=num_models)
     if mixture_learning_rate is not None:
         check.non_negative(mixture_learning_rate=mixture_learning_rate)
-    server_optimizer = optax.sgd(1.0) if server_optimizer is None else server_optimizer
+    server_optimizer = server_step(server_optimizer)
     optimizers = {
         "models": local.optimizer(None),
         "mixture": local.optimizer(mixture_learning_rate),
@@ -141,7 +141,7 @@ def ensemble(
             active=jnp.ones((num_models,), bool),
             round=jnp.zeros((), jnp.int32),
             finding=finding_start(mixing, key, sample, num_models),
-            optimizer=jax.vmap(server_optimizer.init)(models),
+            optimizer=start_server_step(server_optimizer, models, key, stacked=True),
         )
 
     def new_row(key, traits):
@@ -249,4 +249,5 @@ def ensemble(
         mixture=mixture,
         check_traits=traits_check(mixing, num_models),
         report=lambda server: finding_report(mixing, server.finding, num_models),
+        local_optimizer=local.optimizer(None),
     )

@@ -11,7 +11,7 @@ from floral.adaptors import AdaptedModel, Bank, Factored, factor_pairs, init_ban
 from floral.algorithms.base import Download, FederatedAlgorithm, Upload
 from floral.algorithms.local import LocalSolver, solve
 from floral.algorithms.parts import by_part
-from floral.algorithms.server import guarded_step
+from floral.algorithms.server import guarded_step, server_step, start_server_step
 from floral.algorithms.stats import average_stats, stats_update
 from floral.errors import SpecError
 from floral.random import stream
@@ -77,7 +77,7 @@ def dual_adaptor(
         values=lambda server: {"bank": server.bank},
         plain=server_optimizer is None,
     )
-    server_optimizer = optax.sgd(1.0) if server_optimizer is None else server_optimizer
+    server_optimizer = server_step(server_optimizer)
     apply = model.apply_training([])
     own_optimizer = local.optimizer(own_learning_rate)
     optimizer = by_part({"shared": local.optimizer(None), "own": own_optimizer})
@@ -94,7 +94,7 @@ def dual_adaptor(
 
     def init(key, params, stats):
         bank = init_bank(stream(key, "bank"), plan, 1)
-        state = server_optimizer.init(bank.trained)
+        state = start_server_step(server_optimizer, bank.trained, key)
         return DualAdaptorServer(params, bank.trained, bank.fixed, stats, state)
 
     def download(server, context):
@@ -158,6 +158,7 @@ def dual_adaptor(
             server.base, bank_of(server, client), jnp.ones(2), plan
         ),
         factored=factored,
+        local_optimizer=local.optimizer(None),
     )
 
 

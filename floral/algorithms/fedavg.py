@@ -13,7 +13,7 @@ from floral import check, tree
 from floral.algorithms.base import Context, Download, FederatedAlgorithm, Objective, Upload
 from floral.algorithms.corrections import pulled
 from floral.algorithms.local import LocalSolver, solve
-from floral.algorithms.server import guarded_step
+from floral.algorithms.server import guarded_step, server_step, start_server_step
 from floral.algorithms.stats import average_stats, stats_update
 from floral.data import Batches
 from floral.models.base import Model
@@ -51,11 +51,11 @@ def fedavg(
       local: how clients train.
       server_optimizer: takes the mean update as a gradient; None is plain averaging.
     """
-    server_optimizer = optax.sgd(1.0) if server_optimizer is None else server_optimizer
+    server_optimizer = server_step(server_optimizer)
     objective = objective_of(model, loss)
 
     def init(key, params, stats):
-        return FedAvgServer(params, stats, server_optimizer.init(params))
+        return FedAvgServer(params, stats, start_server_step(server_optimizer, params, key))
 
     def download(server, context):
         return Download(fresh={"params": server.params, "stats": server.stats}, cached=())
@@ -84,6 +84,7 @@ def fedavg(
         personalize=lambda key, server, client, batches, context: client,
         predict=lambda server, client, batch: model.apply(server.params, server.stats, batch)[0],
         export=lambda server, client: server.params,
+        local_optimizer=local.optimizer(None),
     )
 
 

@@ -11,7 +11,7 @@ from floral.algorithms.base import Download, FederatedAlgorithm, Upload
 from floral.algorithms.fedavg import FedAvgServer, fedavg, objective_of
 from floral.algorithms.local import LocalSolver, solve
 from floral.algorithms.partial import parts_of_model, with_frozen
-from floral.algorithms.server import guarded_step
+from floral.algorithms.server import guarded_step, server_step, start_server_step
 from floral.algorithms.stats import average_stats, stats_update
 from floral.data import as_batches
 from floral.models.base import Model
@@ -61,12 +61,12 @@ def fedbabu(
         check.non_negative(tuning_learning_rate=tuning_learning_rate)
     in_head = parts_of_model(model, sample, name="head", globs=head)["params"]
     in_tuned = parts_of_model(model, sample, name="tuned", globs=tuned)["params"]
-    server_optimizer = optax.sgd(1.0) if server_optimizer is None else server_optimizer
+    server_optimizer = server_step(server_optimizer)
     objective = objective_of(model, loss)
 
     def init(key, params, stats):
         _, body = tree.split(params, in_head)
-        return FedAvgServer(params, stats, server_optimizer.init(body))
+        return FedAvgServer(params, stats, start_server_step(server_optimizer, body, key))
 
     def download(server, context):
         still, body = tree.split(server.params, in_head)

@@ -32,6 +32,7 @@ from floral.algorithms.floral_client import client_side
 from floral.algorithms.floral_server import FloralServer, server_side
 from floral.algorithms.local import LocalSolver
 from floral.algorithms.parts import roles, true_paths
+from floral.algorithms.server import server_step
 from floral.algorithms.stats import own_stats
 from floral.errors import SpecError
 from floral.mixtures import Mixing, per_layer, traits_check
@@ -115,14 +116,14 @@ def floral(
             "bank_server_optimizer steps on averaged adaptors, and here no adaptor is both trained "
             f"and averaged (train {list(train)}, private {list(private)}): leave it out"
         )
-    base_step = optax.sgd(1.0) if server_optimizer is None else server_optimizer
+    base_step = server_step(server_optimizer)
     at_server = server_side(
         model,
         mixing,
         parts,
         stats,
         base_step,
-        base_step if bank_server_optimizer is None else bank_server_optimizer,
+        base_step if bank_server_optimizer is None else server_step(bank_server_optimizer),
         num_adaptors=num_adaptors,
     )
     at_client = client_side(
@@ -214,4 +215,5 @@ def floral(
             values=at_server.values,
             plain=server_optimizer is None and bank_server_optimizer is None,
         ),
+        local_optimizer=local.optimizer(None),
     )

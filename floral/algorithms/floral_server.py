@@ -12,7 +12,7 @@ from floral.adaptors import AdaptedModel, init_bank
 from floral.algorithms.base import Download
 from floral.algorithms.finding import Finding, finding_learnt, finding_sent, finding_start
 from floral.algorithms.parts import Parts
-from floral.algorithms.server import guarded_step, init_stack, step_stack
+from floral.algorithms.server import guarded_step, init_stack, start_server_step, step_stack
 from floral.algorithms.stats import OwnStats, average_stats
 from floral.mixtures import Mixing
 from floral.random import stream
@@ -102,8 +102,8 @@ def server_side(
             active=jnp.ones((num_adaptors,), bool),
             round=jnp.zeros((), jnp.int32),
             finding=finding_start(mixing, key, model.batch, num_adaptors),
-            base_optimizer=base_optimizer.init(shared["base"]),
-            bank_optimizer=init_stack(bank_optimizer, shared["bank"]),
+            base_optimizer=start_server_step(base_optimizer, shared["base"], key),
+            bank_optimizer=init_stack(bank_optimizer, shared["bank"], key),
         )
 
     def download(server, context):

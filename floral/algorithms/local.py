@@ -15,7 +15,9 @@ import optax
 
 from floral import check
 from floral.algorithms.base import Objective
+from floral.algorithms.steps import as_before, check_optimizer, fresh, step
 from floral.data import Batches, as_batches
+from floral.errors import SpecError
 from floral.random import stream
 from floral.typing import Array, Batch, Key, PyTree
 
@@ -27,7 +29,8 @@ class LocalSolver(NamedTuple):
 
     Attributes:
       optimizer: ``(learning_rate: float | None) -> optax transform``; None stands for the
-        solver's own rate. It is started anew in every round.
+        solver's own rate. It is started anew in every round; random keys in its state, as of
+        ``optax.noisy_sgd``, are then made the client's own of that round.
       learning_rate: that rate.
     """
 
@@ -44,11 +47,22 @@ def local_solver(
       make: ``learning_rate -> optax transform``, such as ``optax.sgd`` or a ``partial`` of it.
       learning_rate: the rate of everything that is given no rate of its own.
 
+    Raises:
+      SpecError: for a negative rate, or if ``make`` is no function that makes an optax transform.
+        An optimizer that needs more than gradients (``optax.lbfgs``) is refused when a simulator
+        is made, as is one that some client would not let take its first step.
+
     Example:
       >>> local_solver(optax.sgd, learning_rate=0.1).learning_rate
       0.1
     """
     check.non_negative(learning_rate=learning_rate)
+    if not callable(make):
+        raise SpecError(
+            "local_solver: expected a function of a learning rate, got "
+            f"{type(make).__name__}: pass optax.sgd and learning_rate=0.1, or a lambda"
+        )
+    check_optimizer("local_solver", make(learning_rate))
     return LocalSolver(
         optimizer=lambda rate=None: make(learning_rate if rate is None else rate),
         learning_rate=learning_rate,
@@ -90,20 +104,22 @@ def solve(
       trained: what is differentiated; places that are not trained are None.
       stats: the model's statistics.
       batches: ``Batches``, or ``{"x": [S, B, ...], "y": [S, B, ...], "mask": [S, B]}``; what stands
-        where the mask is False is of no consequence: the objective is given zeros.
+        where the mask is False is of no consequence: the objective is given live examples there.
       key: step s uses ``stream(key, "step", s)``.
       optimizer: an optax transform, started here.
 
     Returns:
-      ``(trained, stats, metrics)``, metrics the sums ``loss_sum`` and ``examples`` over all steps,
-      each loss taken before its step.
+      ``(trained, stats, metrics)``, the first two of the dtypes that they came with, metrics the
+      sums ``loss_sum`` (in float32 at least) and ``examples`` over all steps, each loss taken
+      before its step.
     """
 
     def mean_loss(trained, stats, batch, step_key):
-        losses, stats = objective(trained, stats, batch, step_key)
+        losses, after = objective(trained, stats, batch, step_key)
+        losses = losses.astype(jnp.promote_types(losses.dtype, jnp.float32))
         live = jnp.sum(batch["mask"])
         total = jnp.sum(jnp.where(batch["mask"], losses, 0.0))
-        return total / jnp.maximum(live, 1), (stats, total, live)
+        return total / jnp.maximum(live, 1), (as_before(after, stats), total, live)
 
     batches = as_batches(batches)
     live = jnp.any(batches.mask, axis=1)
@@ -115,8 +131,7 @@ def solve(
         grads, (stats, total, count) = jax.grad(mean_loss, has_aux=True)(
             trained, stats, batches.step(index), stream(key, "step", index)
         )
-        updates, state = optimizer.update(grads, state, trained)
-        trained = optax.apply_updates(trained, updates)
+        trained, state = step(optimizer, grads, state, trained, where="local training")
         return (
             place + 1,
             trained,
@@ -127,7 +142,8 @@ def solve(
         )
 
     zero = jnp.zeros((), jnp.int32)
-    start = (zero, trained, stats, optimizer.init(trained), jnp.zeros(()), zero)
+    state = fresh(optimizer, trained, stream(key, "optimizer"))
+    start = (zero, trained, stats, state, jnp.zeros(()), zero)
     count = jnp.sum(live, dtype=jnp.int32)
     _, trained, stats, _, loss_sum, examples = jax.lax.while_loop(
         lambda carry: carry[0] < count, take, start

@@ -15,7 +15,7 @@ from floral import check, tree
 from floral.algorithms.base import Download, FederatedAlgorithm, Objective, Upload
 from floral.algorithms.fedavg import FedAvgServer, objective_of
 from floral.algorithms.local import LocalSolver, solve
-from floral.algorithms.server import guarded_step
+from floral.algorithms.server import guarded_step, server_step, start_server_step
 from floral.algorithms.stats import average_stats, stats_update
 from floral.errors import SpecError
 from floral.models.base import Model
@@ -170,7 +170,7 @@ def _sharing(
     """What is common: ``train`` is ``(key, own, shared, stats, batches) -> (params, stats,
     metrics)``, the private and the shared params apart, None where a leaf is of the other kind."""
     mask = parts_of_model(model, sample, name="private", globs=private)
-    server_optimizer = optax.sgd(1.0) if server_optimizer is None else server_optimizer
+    server_optimizer = server_step(server_optimizer)
     objective = objective_of(model, loss)
 
     def own_of(values):
@@ -184,7 +184,7 @@ def _sharing(
 
     def init(key, params, stats):
         shared = tree.split(params, mask["params"])[1]
-        return FedAvgServer(params, stats, server_optimizer.init(shared))
+        return FedAvgServer(params, stats, start_server_step(server_optimizer, shared, key))
 
     def client_update(key, received, client, batches, context):
         shared = received.fresh
@@ -240,4 +240,5 @@ def _sharing(
         personalize=personalize,
         predict=predict,
         export=lambda server, client: tree.combine(client["params"], server.params),
+        local_optimizer=local.optimizer(None),
     )

@@ -11,6 +11,7 @@ from floral.algorithms.base import Download, FederatedAlgorithm, Upload
 from floral.algorithms.corrections import shifted
 from floral.algorithms.fedavg import fedavg, objective_of, trained_upload
 from floral.algorithms.local import LocalSolver
+from floral.algorithms.server import server_step, start_server_step
 from floral.data import as_batches
 from floral.errors import SpecError
 from floral.models.base import Model
@@ -73,12 +74,14 @@ def scaffold(
             "scaffold: the local optimizer has a state (momentum, moments); control variates are "
             "mean gradients of plain SGD: set local to sgd with momentum = 0"
         )
-    server_optimizer = optax.sgd(1.0) if server_optimizer is None else server_optimizer
+    server_optimizer = server_step(server_optimizer)
     objective = objective_of(model, loss)
     average = fedavg(model, loss, local, server_optimizer=server_optimizer)
 
     def init(key, params, stats):
-        return ScaffoldServer(params, stats, tree.zeros_like(params), server_optimizer.init(params))
+        return ScaffoldServer(
+            params, stats, tree.zeros_like(params), start_server_step(server_optimizer, params, key)
+        )
 
     def download(server, context):
         now = {"params": server.params, "stats": server.stats, "controls": server.controls}

@@ -11,10 +11,41 @@ import jax.numpy as jnp
 import optax
 
 from floral import tree
+from floral.algorithms.steps import check_optimizer, fresh, step
 from floral.messages import evidence
-from floral.typing import Array, PyTree
+from floral.random import rekeyed, stream
+from floral.typing import Array, Key, PyTree
 
-__all__ = ["guarded_step", "init_stack", "step_stack"]
+__all__ = ["guarded_step", "init_stack", "server_step", "start_server_step", "step_stack"]
+
+
+def server_step(optimizer: optax.GradientTransformation | None) -> optax.GradientTransformation:
+    """The server's optimizer; ``optax.sgd(1.0)``, which is plain averaging, for None.
+
+    Raises:
+      SpecError: for anything else that is no optax transform.
+    """
+    if optimizer is None:
+        return optax.sgd(1.0)
+    check_optimizer("server_optimizer", optimizer)
+    return optimizer
+
+
+def start_server_step(
+    optimizer: optax.GradientTransformation, params: PyTree, key: Key, *, stacked: bool = False
+) -> PyTree:
+    """The server optimizer's first state.
+
+    Args:
+      optimizer: from ``server_step``.
+      params: what it steps on.
+      key: of the algorithm's start; random keys in the state are made its own.
+      stacked: whether there are C side by side, leaves [C, ...], each with a state of its own.
+    """
+    key = stream(key, "server optimizer")
+    if not stacked:
+        return fresh(optimizer, params, key)
+    return rekeyed(jax.vmap(optimizer.init)(params), key)
 
 
 def guarded_step(
@@ -32,24 +63,23 @@ def guarded_step(
       weight: the reduced weight.
     """
 
-    def step(params, state, update):
-        deltas, state = optimizer.update(update, state, params)
-        return optax.apply_updates(params, deltas), state
+    def move(params, state, update):
+        return step(optimizer, update, state, params, where="the server")
 
     if jnp.ndim(weight):
-        step = jax.vmap(step)
-    return tree.select(evidence(weight), step(params, state, update), (params, state))
+        move = jax.vmap(move)
+    return tree.select(evidence(weight), move(params, state, update), (params, state))
 
 
 def init_stack(
-    optimizer: optax.GradientTransformation, stack: Mapping[str, PyTree]
+    optimizer: optax.GradientTransformation, stack: Mapping[str, PyTree], key: Key
 ) -> dict[str, PyTree]:
     """The optimizer's state for every path of ``{path: {factor: [C, ...]}}``, one an adaptor.
 
     A path of which nothing is trained has none.
     """
     return {
-        path: jax.vmap(optimizer.init)(factors)
+        path: start_server_step(optimizer, factors, stream(key, path), stacked=True)
         for path, factors in stack.items()
         if jax.tree.leaves(factors)
     }

@@ -40,6 +40,7 @@ from floral.simulate.sampling import Sampler, full
 from floral.simulate.shard import make_mesh, replicated, share_of
 from floral.simulate.simulator import Simulator
 from floral.simulate.start import make_start, server_start
+from floral.simulate.trainable import check_aggregate, check_local_steps
 from floral.simulate.trainer import Trainer
 from floral.typing import Array
 from floral.uplink import Uplink
@@ -134,8 +135,10 @@ def make_simulator(
     context = jax.eval_shape(
         lambda data: client_context(data, zero, zero, jax.random.key(0), jnp.ones(())), data
     )
+    check_local_steps(algorithm, dataset, batching)
     steps = _mean_steps(dataset, batching)
     turn = trace_turn(algorithm, server_struct, context, batch, batching, steps=steps)
+    check_aggregate(algorithm, server_struct, turn.upload, context)
 
     if uplink.transforms and GROUPING in turn.upload.update:
         raise SpecError(

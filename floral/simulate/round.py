@@ -1,7 +1,7 @@
 """One round as one pure function: sample, gather, train, reduce, aggregate."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -169,6 +169,13 @@ def make_round(
             held = holdings(data, "train", ids)
         active = ids < data.offsets["train"].shape[0] - 1
         cohort_size = jnp.sum(active).astype(jnp.float32)
+        joined: Any = {
+            "sent": True,
+            "rows": True,
+            "non_finite": True,
+            "sums": False,
+            "metrics": False,
+        }
         walk = on_each_device(
             walk_share,
             mesh,
@@ -178,7 +185,7 @@ def make_round(
                 (True, splits_of_holdings(fed)),
                 False,
             ),
-            joined=Walked(sums=False, sent=True, rows=True, metrics=False, non_finite=True),
+            joined=Walked(**joined),
         )
         walked = walk(state, data, (ids, held), cohort_size)
         counts = active & ~walked.non_finite if drops else active

@@ -17,12 +17,13 @@ from floral import check, tree
 from floral.algorithms.base import FederatedAlgorithm
 from floral.messages import Upload
 from floral.models import Model
-from floral.random import stream
+from floral.random import rekeyed, stream
 from floral.simulate.clients import DeviceData
 from floral.simulate.execution import Execution, folder_of_rows, rows_on_host
 from floral.simulate.shard import replicate
 from floral.simulate.state import SimulationState, gather_rows
 from floral.simulate.table import new_table, write_rows
+from floral.simulate.trainable import check_params, check_stats
 from floral.typing import Array, Batch, Key, Params, PyTree
 from floral.uplink import Uplink
 
@@ -55,6 +56,8 @@ def server_start(algorithm: FederatedAlgorithm, model: Model, batch: Batch) -> S
 
     def server(key: Key, params: Params | None = None) -> Any:
         own, stats = model.init(stream(key, "model"), batch)
+        check_params(own)
+        check_stats(stats)
         if params is not None:
             check.same_structure(own, params, what="params")
         return algorithm.init(stream(key, "algorithm"), own if params is None else params, stats)
@@ -88,7 +91,8 @@ def make_start(
     @jax.jit
     def without_rows(key, params=None):
         update = _zeros(upload.update)
-        states = {"reduce": uplink.reduce.init(update), "server": uplink.server.init(update)}
+        transforms = rekeyed(uplink.server.init(update), stream(key, "uplink"))
+        states = {"reduce": uplink.reduce.init(update), "server": transforms}
         return SimulationState(jnp.zeros((), jnp.int32), key, server(key, params), (), states)
 
     @jax.jit
@@ -143,10 +147,13 @@ def _rows(
     def row(client, own_traits):
         return algorithm.client_init(jax.random.fold_in(clients_key, client), server, own_traits)
 
-    uplink_rows = jax.tree.map(
-        lambda leaf: jnp.broadcast_to(leaf, (len(ids), *jnp.shape(leaf))),
-        uplink.client.init(_zeros(upload.update)),
-    )
+    first = uplink.client.init(_zeros(upload.update))
+
+    def uplink_row(client):
+        own = jax.random.fold_in(stream(key, "uplink rows"), client)
+        return jax.tree.map(jnp.asarray, rekeyed(first, own))
+
+    uplink_rows = jax.vmap(uplink_row, axis_size=len(ids))(ids)
     return {"client": jax.vmap(row)(ids, traits), "uplink": uplink_rows}
 
 
