@@ -11,25 +11,28 @@ from typing import Any
 
 import numpy as np
 
-from floral.data.aligned import aligned_copy
+from floral.data.columns import as_numbers, narrowed
 from floral.data.lazy import LazyArray
 from floral.errors import DataError
 
 __all__ = ["canonical", "check_examples", "fingerprint", "generator", "row_numbers"]
 
 
-def canonical(array: Any) -> np.ndarray:
+def canonical(array: Any, what: str = "the array") -> np.ndarray:
     """The array in the type that JAX will give it: 64-bit numbers become 32-bit, the rest stays.
+
+    Args:
+      array: numbers, in whatever holds them.
+      what: names them in messages.
+
+    Raises:
+      DataError: for what is no number, and for numbers that 32 bits cannot hold.
 
     Example:
       >>> canonical([1, 2]).dtype, canonical([0.5]).dtype
       (dtype('int32'), dtype('float32'))
     """
-    array = np.asarray(array)
-    narrow = {"float64": np.float32, "int64": np.int32, "uint64": np.uint32}
-    if array.dtype.name not in narrow:
-        return array
-    return aligned_copy(array, narrow[array.dtype.name])
+    return narrowed(as_numbers(array, what), what)
 
 
 def check_examples(
@@ -49,8 +52,6 @@ def check_examples(
         if name not in examples:
             raise DataError(f"{where} lacks {name!r}; it has {', '.join(map(repr, examples))}")
     for name, array in examples.items():
-        if array.dtype.kind not in "biuf":
-            raise DataError(f"{where}: {name!r} must hold numbers, got dtype {array.dtype}")
         if array.ndim == 0:
             raise DataError(f"{where}: {name!r} must have one row an example, got a single number")
     lengths = {name: len(array) for name, array in examples.items()}
@@ -59,6 +60,11 @@ def check_examples(
         raise DataError(f"{where}: arrays differ in length: {described}")
     if lengths["x"] == 0:
         raise DataError(f"{where} is empty: it has no examples")
+    for name, array in examples.items():
+        if 0 in array.shape:
+            raise DataError(
+                f"{where}: {name!r} has shape {list(array.shape)}: an example holds no number"
+            )
     for name, array in examples.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             place = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])

@@ -123,6 +123,7 @@ def _deal(
         traits=partition.traits,
         num_classes=source.num_classes,
         client_names=partition.names,
+        class_names=source.class_names,
     )
 
 

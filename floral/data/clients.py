@@ -13,8 +13,12 @@ import numpy as np
 
 from floral import check
 from floral.data.aligned import joined, taken
-from floral.data.arrays import canonical, check_examples, fingerprint
+from floral.data.arrays import canonical, fingerprint, row_numbers
+from floral.data.columns import as_array
+from floral.data.door import as_examples, check_split
 from floral.data.ids import client_ids
+from floral.data.labels import shared_names
+from floral.data.lazy import is_plain
 from floral.data.names import names_array
 from floral.errors import DataError
 
@@ -27,6 +31,7 @@ __all__ = [
 ]
 
 SPLITS = ("train", "validation", "test")
+_MOST_NAMED = 20  # classes that a description lists by name
 
 
 class Split(NamedTuple):
@@ -72,6 +77,8 @@ class FederatedDataset(NamedTuple):
     """The number of classes, or None where the targets are not classes."""
     client_names: np.ndarray | None = None
     """``[N]`` words, the clients' names; None where they have none."""
+    class_names: tuple[str, ...] | None = None
+    """The word of each class, in order; None where labels have none."""
 
     @property
     def num_clients(self) -> int:
@@ -92,6 +99,8 @@ class FederatedDataset(NamedTuple):
         named: dict[str, Any] = {"unseen": self.unseen, "num_classes": self.num_classes}
         if self.client_names is not None:
             named["client_names"] = self.client_names
+        if self.class_names is not None:
+            named["class_names"] = self.class_names
         named |= {f"traits/{name}": trait for name, trait in self.traits.items()}
         for name, split in self.splits.items():
             named[f"splits/{name}"] = split.offsets
@@ -117,8 +126,7 @@ class FederatedDataset(NamedTuple):
 
     def describe(self) -> str:
         """A few lines of text: clients, examples per split, traits."""
-        classes = "" if self.num_classes is None else f", {self.num_classes} classes"
-        lines = [f"{self.num_clients} clients ({int(self.unseen.sum())} unseen){classes}"]
+        lines = [f"{self.num_clients} clients ({int(self.unseen.sum())} unseen){self._classes()}"]
         for name, split in self.splits.items():
             sizes, x = split.sizes, split.examples["x"]
             lines.append(
@@ -131,6 +139,17 @@ class FederatedDataset(NamedTuple):
             lines.append(f"clusters: {', '.join(map(str, counts))} clients")
         return "\n".join(lines)
 
+    def _classes(self) -> str:
+        """How many classes there are, which of them have no training example, and their words."""
+        if self.num_classes is None:
+            return ""
+        labels = self.splits["train"].examples["y"]
+        empty = self.num_classes - len(np.unique(labels)) if is_plain(labels) else 0
+        without = f" ({empty} without training examples)" if empty else ""
+        few = self.class_names is not None and len(self.class_names) <= _MOST_NAMED
+        words = f": {', '.join(self.class_names or ())}" if few else ""
+        return f", {self.num_classes} classes{without}{words}"
+
 
 def federated(
     examples: Mapping[str, Any],
@@ -140,6 +159,7 @@ def federated(
     unseen: Any = None,
     num_classes: int | None = None,
     client_names: Sequence[Any] | np.ndarray | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> FederatedDataset:
     """A population from one set of examples and the rows of each client in each split.
 
@@ -150,6 +170,7 @@ def federated(
       unseen: ``[N]`` bool, clients that never train; none by default.
       num_classes: the number of classes, or None.
       client_names: the clients' names, N different ones; none by default.
+      class_names: the words of all classes, in order; by default those that labels are.
 
     Raises:
       DataError: if the examples cannot be trained on, or a client has no training example.
@@ -160,14 +181,26 @@ def federated(
       >>> data.splits["train"].sizes, data.client(1)["test"]["y"]
       (array([3, 1]), array([0], dtype=int32))
     """
-    examples = {name: canonical(array) for name, array in examples.items()}
-    check_examples(examples, where="examples", num_classes=num_classes)
+    arrays, targets = as_examples(
+        examples, "examples", num_classes=num_classes, class_names=class_names
+    )
     splits = {}
     for name, rows_by_client in assignment.items():
-        rows = [np.asarray(rows, dtype=np.int64) for rows in rows_by_client]
+        rows = [
+            _rows_of(rows, len(targets.values), f"split {name!r}: the rows of client {k}")
+            for k, rows in enumerate(rows_by_client)
+        ]
         flat = np.concatenate(rows) if rows else np.zeros(0, np.int64)
-        splits[name] = Split({key: taken(a, flat) for key, a in examples.items()}, _offsets(rows))
-    return assembled(splits, traits, unseen, num_classes, client_names)
+        splits[name] = Split({key: taken(a, flat) for key, a in arrays.items()}, _offsets(rows))
+    return assembled(splits, traits, unseen, targets.num_classes, client_names, targets.class_names)
+
+
+def _rows_of(rows: Any, total: int, what: str) -> np.ndarray:
+    rows = row_numbers(rows, what)
+    outside = rows[(rows < 0) | (rows >= total)]
+    if len(outside):
+        raise DataError(f"{what} name example {outside[0]}, but there are {total}")
+    return rows
 
 
 def from_clients(
@@ -176,6 +209,7 @@ def from_clients(
     traits: Mapping[str, Any] | None = None,
     unseen: Any = None,
     num_classes: int | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> FederatedDataset:
     """A population from each client's own arrays; a split a client lacks is empty for it.
 
@@ -184,7 +218,9 @@ def from_clients(
         A mapping from their names gives the clients names, in its order.
       traits: what is known about the clients, each ``[N, ...]``.
       unseen: ``[N]`` bool, clients that never train; none by default.
-      num_classes: the number of classes, or None.
+      num_classes: the number of classes, or None; where labels are words, of the different ones.
+      class_names: the words of all classes, in order; by default those that labels are, of all
+        clients together.
 
     Raises:
       DataError: if a client's examples cannot be trained on; it names the client and the split.
@@ -202,12 +238,21 @@ def from_clients(
     names = None
     if isinstance(clients, Mapping):
         names, clients = list(clients), list(clients.values())
+    elif not isinstance(clients, Sequence):
+        raise DataError(
+            "from_clients takes a list of clients, or a mapping from their names, got "
+            f"{type(clients).__name__}"
+        )
+    given = _given_splits(clients)
+    if class_names is None:
+        class_names = shared_names([(one["y"], where) for _, _, one, where in given])
     parts: dict[str, dict[int, dict[str, np.ndarray]]] = {}
-    for k, client in enumerate(clients):
-        for name, examples in client.items():
-            arrays = {key: canonical(array) for key, array in examples.items()}
-            check_examples(arrays, where=f"client {k}, split {name!r}", num_classes=num_classes)
-            parts.setdefault(name, {})[k] = arrays
+    for name, k, examples, where in given:
+        arrays, targets = as_examples(
+            examples, where, num_classes=num_classes, class_names=class_names
+        )
+        num_classes = targets.num_classes if num_classes is None else num_classes
+        parts.setdefault(name, {})[k] = arrays
     splits = {}
     for name, by_client in parts.items():
         first_id, first = next(iter(by_client.items()))
@@ -217,7 +262,32 @@ def from_clients(
         rows = [by_client.get(k, empty) for k in range(len(clients))]
         flat = {key: joined([client[key] for client in rows]) for key in first}
         splits[name] = Split(flat, _offsets([client["x"] for client in rows]))
-    return assembled(splits, traits, unseen, num_classes, names)
+    return assembled(splits, traits, unseen, num_classes, names, class_names)
+
+
+def _given_splits(
+    clients: Sequence[Any],
+) -> list[tuple[str, int, Mapping[str, Any], str]]:
+    """Each split of each client: its name, the client's id, its examples, and what names them."""
+    given = []
+    for k, client in enumerate(clients):
+        if not isinstance(client, Mapping):
+            raise DataError(
+                f"client {k} must be a mapping {{'train': {{'x': ..., 'y': ...}}}}, got "
+                f"{type(client).__name__}"
+            )
+        for name, examples in client.items():
+            _check_split_name(name)
+            where = f"client {k}, split {name!r}"
+            check_split(examples, where)
+            given.append((name, k, examples, where))
+    return given
+
+
+def _check_split_name(name: Any) -> None:
+    if name not in SPLITS:
+        hint = check.did_you_mean(name, SPLITS)
+        raise DataError(f"splits are {', '.join(SPLITS)}; got {name!r}{hint}")
 
 
 def _offsets(rows: Sequence[np.ndarray]) -> np.ndarray:
@@ -244,6 +314,7 @@ def assembled(
     unseen: Any,
     num_classes: int | None,
     client_names: Sequence[Any] | np.ndarray | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> FederatedDataset:
     """A population of these splits; all but the examples themselves is checked here.
 
@@ -251,10 +322,7 @@ def assembled(
       DataError: if clients, traits and marks differ in number, or one cannot train.
     """
     for name in splits:
-        if name not in SPLITS:
-            known = ", ".join(SPLITS)
-            hint = check.did_you_mean(name, SPLITS)
-            raise DataError(f"splits are {known}; got {name!r}{hint}")
+        _check_split_name(name)
     if "train" not in splits or len(splits["train"].sizes) == 0:
         raise DataError("no client has a training example: the split 'train' is missing or empty")
     num_clients = len(splits["train"].sizes)
@@ -269,14 +337,22 @@ def assembled(
             f"client {empty[0]} has no training example "
             f"({len(empty)} of {num_clients} clients have none)"
         )
-    traits = {name: canonical(trait) for name, trait in (traits or {}).items()}
+    traits = {name: canonical(trait, f"trait {name!r}") for name, trait in (traits or {}).items()}
     for name, trait in traits.items():
         if trait.shape[:1] != (num_clients,):
             raise DataError(
                 f"trait {name!r} has shape {trait.shape}, expected one row for each of "
                 f"{num_clients} clients"
             )
-    unseen = np.zeros(num_clients, bool) if unseen is None else np.asarray(unseen, bool)
+    cluster = traits.get("cluster")
+    if cluster is not None and (cluster.dtype.kind not in "iu" or cluster.ndim != 1):
+        raise DataError(
+            f"trait 'cluster' must be a whole number for each client, got {cluster.dtype}"
+            f"{list(cluster.shape)}"
+        )
+    unseen = np.zeros(num_clients, bool) if unseen is None else as_array(unseen, "unseen")
+    if unseen.dtype.kind != "b":
+        raise DataError(f"unseen must be a mask, a bool for each client; got {unseen.dtype}")
     if unseen.shape != (num_clients,) or unseen.all():
         raise DataError(
             f"unseen must mark some, not all, of {num_clients} clients; "
@@ -284,4 +360,5 @@ def assembled(
         )
     ordered = {name: splits[name] for name in SPLITS if name in splits}
     names = None if client_names is None else names_array(client_names, num_clients, "clients")
-    return FederatedDataset(ordered, traits, unseen, num_classes, names)
+    words = None if class_names is None else tuple(class_names)
+    return FederatedDataset(ordered, traits, unseen, num_classes, names, words)

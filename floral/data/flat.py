@@ -1,13 +1,17 @@
 """A population from flat arrays that are there already, however they are stored."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
-from floral.data.arrays import canonical, check_examples
+from floral.data.arrays import canonical, check_examples, row_numbers
 from floral.data.clients import FederatedDataset, Split, assembled
+from floral.data.door import as_features, check_split
+from floral.data.labels import as_targets, shared_names
 from floral.data.lazy import is_plain
+from floral.data.pixels import scaled
 from floral.errors import DataError
 
 __all__ = ["from_flat"]
@@ -21,6 +25,7 @@ def from_flat(
     unseen: Any = None,
     num_classes: int | None = None,
     client_names: Any = None,
+    class_names: Sequence[str] | None = None,
 ) -> FederatedDataset:
     """A population from flat arrays, client after client, and where each client's rows begin.
 
@@ -36,6 +41,8 @@ def from_flat(
       unseen: ``[N]`` bool, clients that never train; none by default.
       num_classes: the number of classes, or None.
       client_names: the clients' names, N different ones; none by default.
+      class_names: the words of all classes, in order; by default those that labels are, where all
+        are plain arrays.
 
     Raises:
       DataError: if arrays and offsets do not fit, or plain arrays cannot be trained on.
@@ -47,32 +54,61 @@ def from_flat(
       array([3, 4], dtype=int32)
     """
     splits = {}
+    if class_names is None:
+        class_names = _class_names(examples)
     for name, fields in examples.items():
         if name not in offsets:
             raise DataError(f"split {name!r} has no offsets; there are {', '.join(offsets)}")
         where = f"split {name!r}"
-        arrays = {field: _ready(array, f"{where}: {field!r}") for field, array in fields.items()}
+        check_split(fields, where)
+        arrays = {field: _ready(array, field, where) for field, array in fields.items()}
+        if _in_memory(fields["y"]):
+            given = as_targets(fields["y"], where, num_classes=num_classes, class_names=class_names)
+            arrays["y"], num_classes = given.values, given.num_classes
+        for field, array in arrays.items():
+            if np.ndim(array) == 0:
+                raise DataError(
+                    f"{where}: {field!r} must have one row an example, got a single number"
+                )
         rows = {field: len(array) for field, array in arrays.items()}
         plain = {field: array for field, array in arrays.items() if is_plain(array)}
         if len(plain) == len(arrays) and any(rows.values()):
             check_examples(plain, where=where, num_classes=num_classes)
-        elif missing := {"x", "y"} - arrays.keys():
-            raise DataError(f"{where} lacks {min(missing)!r}; it has {', '.join(arrays)}")
-        starts = np.asarray(offsets[name], np.int64)
+        starts = row_numbers(offsets[name], f"{where}: offsets")
         for field, length in rows.items():
             _check_offsets(starts, length, f"{where}: the offsets of {field!r}")
         splits[name] = Split(arrays, starts)
-    return assembled(splits, traits, unseen, num_classes, client_names)
+    return assembled(splits, traits, unseen, num_classes, client_names, class_names)
 
 
-def _ready(array: Any, what: str) -> Any:
+def _in_memory(array: Any) -> bool:
+    """Whether the array is read here; a mapped file, or what gives rows when asked, is not."""
+    if isinstance(array, np.ma.MaskedArray | jax.Array) or hasattr(array, "iloc"):  # a frame's
+        return True
+    return is_plain(array) or not isinstance(getattr(array, "dtype", None), np.dtype)
+
+
+def _class_names(examples: Mapping[str, Any]) -> tuple[str, ...] | None:
+    labels = [
+        (fields["y"], f"split {name!r}")
+        for name, fields in examples.items()
+        if isinstance(fields, Mapping) and "y" in fields and _in_memory(fields["y"])
+    ]
+    return shared_names(labels) if labels else None
+
+
+def _ready(array: Any, field: str, where: str) -> Any:
     """The array in a type of JAX's; one that is not in memory must have such a type already."""
-    if isinstance(array, list | tuple) or is_plain(array):
-        return canonical(array)
-    narrow = canonical(np.zeros(0, array.dtype)).dtype
-    if narrow != array.dtype:
-        raise DataError(f"{what} is {array.dtype}, which JAX does not use; store it as {narrow}")
-    return array
+    what = f"{where}: {field!r}"
+    if _in_memory(array):
+        if field == "y":
+            return array
+        return as_features(array, where) if field == "x" else canonical(array, what)
+    dtype = np.dtype(array.dtype)
+    narrow = canonical(np.zeros(0, dtype), what).dtype
+    if narrow != dtype:
+        raise DataError(f"{what} is {dtype}, which JAX does not use; store it as {narrow}")
+    return scaled(array) if field == "x" else array
 
 
 def _check_offsets(offsets: np.ndarray, length: int, what: str) -> None:

@@ -12,8 +12,9 @@ import numpy as np
 
 from floral import check
 from floral.data.aligned import joined
-from floral.data.arrays import canonical, check_examples, fingerprint, generator
+from floral.data.arrays import fingerprint, generator, row_numbers
 from floral.data.clients import FederatedDataset
+from floral.data.door import as_examples
 from floral.data.flat import from_flat
 from floral.data.lazy import LazyArray
 from floral.errors import DataError
@@ -52,7 +53,7 @@ def generated(
 
     Raises:
       DataError: if what the function makes of the first client cannot be trained on; while
-        training, if another client's rows are of another shape or type.
+        training, if another client's cannot, or are of another shape or type.
 
     Example:
       >>> def ramps(rng, client, size):
@@ -74,7 +75,7 @@ def generated(
     structs = _structs(function, offsets["train"], seed, num_classes)
     examples = {}
     for split, starts in offsets.items():
-        made = _Made(function, split, starts, seed, structs)
+        made = _Made(function, split, starts, seed, structs, num_classes)
         examples[split] = {field: _Field(made, field, says) for field in structs}
     return from_flat(examples, offsets, traits=traits, unseen=unseen, num_classes=num_classes)
 
@@ -82,12 +83,14 @@ def generated(
 def _sizes(split: str, size: Any, clients: int | None) -> np.ndarray:
     if np.ndim(size) == 0:
         check.non_negative(**{f"sizes[{split!r}]": size})
+        if int(size) != size:
+            raise DataError(f"sizes[{split!r}] must be a whole number of examples, got {size!r}")
         if clients is None:
             raise DataError("clients must say how many there are, where no split gives N sizes")
         check.positive_int(clients=clients)
         return np.full(clients, size, np.int64)
-    each = np.asarray(size, np.int64)
-    if each.ndim != 1 or len(each) != (clients or len(each)) or (each < 0).any():
+    each = row_numbers(size, f"sizes[{split!r}]")
+    if len(each) != (clients or len(each)) or (each < 0).any():
         raise DataError(f"sizes[{split!r}] must be one number of examples for each client")
     return each
 
@@ -99,8 +102,11 @@ def _structs(
     client = int(np.flatnonzero(np.diff(offsets))[0])
     size = int(offsets[client + 1] - offsets[client])
     made = function(generator(seed, "train", client), client, size)
-    arrays = {field: canonical(values) for field, values in made.items()}
-    check_examples(arrays, where=f"generated client {client}", num_classes=num_classes)
+    arrays, targets = as_examples(made, f"generated client {client}", num_classes=num_classes)
+    if targets.class_names is not None:
+        raise DataError("generated labels must be numbers: one client cannot number all words")
+    if num_classes is not None and np.asarray(made["y"]).dtype.kind not in "biu":
+        raise DataError("generated labels of classes must be whole numbers, not floats")
     return {field: array[:0] for field, array in arrays.items()}
 
 
@@ -114,12 +120,14 @@ class _Made:
         offsets: np.ndarray,
         seed: int,
         structs: Mapping[str, np.ndarray],
+        num_classes: int | None,
     ):
         self.offsets = offsets
         self.structs = structs
         self._function = function
         self._split = split
         self._seed = seed
+        self._num_classes = num_classes
         self._last = threading.local()
 
     def client(self, k: int) -> dict[str, np.ndarray]:
@@ -131,13 +139,16 @@ class _Made:
     def _make(self, k: int) -> dict[str, np.ndarray]:
         size = int(self.offsets[k + 1] - self.offsets[k])
         made = self._function(generator(self._seed, self._split, k), k, size)
+        where = f"generated client {k}, split {self._split!r}"
+        if made.keys() != self.structs.keys():
+            raise DataError(f"{where} has {', '.join(made)}, expected {', '.join(self.structs)}")
+        made, _ = as_examples(made, where, num_classes=self._num_classes)
         examples = {}
         for field, struct in self.structs.items():
-            values = canonical(made[field]).view()
+            values = made[field].view()
             if values.shape != (size, *struct.shape[1:]) or values.dtype != struct.dtype:
                 raise DataError(
-                    f"generated client {k}, split {self._split!r}: {field!r} is "
-                    f"{values.dtype}{list(values.shape)}, expected "
+                    f"{where}: {field!r} is {values.dtype}{list(values.shape)}, expected "
                     f"{struct.dtype}{[size, *struct.shape[1:]]}"
                 )
             values.flags.writeable = False

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from floral import check
-from floral.data.sources import Source, arrays, scaled
+from floral.data.pixels import scaled
+from floral.data.sources import Source, arrays
 from floral.errors import DataError
 
 __all__ = ["from_dataset", "huggingface", "tfds"]

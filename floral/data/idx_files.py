@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from floral import check
-from floral.data.sources import Source, arrays, existing, scaled
+from floral.data.sources import Source, arrays, existing
 from floral.errors import DataError
 
 __all__ = ["idx", "mnist"]
@@ -18,7 +18,9 @@ _FOLDERS = {"digits": "mnist", "fashion": "fashion_mnist"}
 _PARTS = ("train", "t10k")
 
 
-def idx(*, images: str | list[str], labels: str | list[str]) -> Source:
+def idx(
+    *, images: str | list[str], labels: str | list[str], num_classes: int | None = None
+) -> Source:
     """Images and labels in the IDX format of MNIST, gzipped or not.
 
     Several files are joined in order, and the field ``"file"`` says which one each example is of.
@@ -26,6 +28,7 @@ def idx(*, images: str | list[str], labels: str | list[str]) -> Source:
     Args:
       images: the file, or files, of images.
       labels: the file, or files, of labels, in the same order.
+      num_classes: the number of classes; by default the largest label plus one.
 
     Raises:
       DataError: if a file is missing, is not IDX, is cut short, or the two disagree.
@@ -40,9 +43,14 @@ def idx(*, images: str | list[str], labels: str | list[str]) -> Source:
         if len(some_x) != len(some_y):
             raise DataError(f"{path!r} has {len(some_x)} images for {len(some_y)} labels")
     file = np.repeat(np.arange(len(x)), [len(some) for some in x])
-    floats = scaled(np.concatenate(x))
     labels_of_all = np.concatenate(y).astype(np.int32)
-    return arrays(floats, labels_of_all, fields={"file": file}, name=image_paths[0])
+    return arrays(
+        np.concatenate(x),
+        labels_of_all,
+        fields={"file": file},
+        num_classes=num_classes,
+        name=image_paths[0],
+    )
 
 
 def mnist(

@@ -58,6 +58,8 @@ def save_mapped(dataset: FederatedDataset, folder: str | Path) -> None:
             arrays |= {f"{name}/{field}": array for field, array in split.examples.items()}
         files = {name: _write(unfinished, name, array) for name, array in arrays.items()}
         index = {"format": _FORMAT, "num_classes": dataset.num_classes, "arrays": files}
+        if dataset.class_names is not None:
+            index["class_names"] = list(dataset.class_names)
         (unfinished / _INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
         unfinished.chmod(0o755)
         os.replace(unfinished, folder)
@@ -94,6 +96,7 @@ def mapped(*, folder: str) -> FederatedDataset:
             traits={n: trait[:] for n, trait in _under("traits/", arrays).items()},
             unseen=arrays["unseen"][:],
             num_classes=num_classes,
+            class_names=index.get("class_names"),
             client_names=arrays["client_names"][:] if "client_names" in arrays else None,
         )
     except (KeyError, TypeError, ValueError) as error:

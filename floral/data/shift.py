@@ -116,12 +116,13 @@ def label_shift(*, clusters: int = 4, sizes: Sequence[int] | None = None) -> Shi
             raise DataError("label_shift needs labels of classes; the source has num_classes=None")
         if clusters > classes:
             raise DataError(f"label_shift: {clusters} clusters repeat with {classes} classes")
-        return _by_cluster(
+        shifted = _by_cluster(
             dataset,
             turns,
             "y",
             lambda y, c: ((y.astype(np.int64) + c) % classes).astype(y.dtype),
         )
+        return shifted._replace(class_names=None)  # a number stands for another word by cluster
 
     return shift
 

@@ -7,18 +7,20 @@ value. Images of bytes become float32 in [0, 1] with a channel axis.
 
 import importlib.util
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from floral import check
-from floral.data.arrays import canonical, check_examples
 from floral.data.clients import SPLITS, FederatedDataset, from_clients
+from floral.data.columns import as_array
+from floral.data.door import as_examples
+from floral.data.pixels import scaled
 from floral.errors import DataError
 
-__all__ = ["Source", "arrays", "digits", "existing", "from_npz", "npz", "scaled"]
+__all__ = ["Source", "arrays", "digits", "existing", "from_npz", "npz"]
 
 
 class Source(NamedTuple):
@@ -32,6 +34,8 @@ class Source(NamedTuple):
     """The number of classes, or None where the targets are not classes."""
     name: str
     """Where the examples came from, for messages and records."""
+    class_names: tuple[str, ...] | None = None
+    """The word of each class, in order; None where labels have none."""
 
 
 def arrays(
@@ -40,59 +44,47 @@ def arrays(
     *,
     fields: Mapping[str, Any] | None = None,
     num_classes: int | None = None,
+    class_names: Sequence[str] | None = None,
     name: str = "arrays",
 ) -> Source:
-    """A source from arrays in memory.
+    """A source from arrays in memory, or from whatever NumPy reads as such.
 
-    Labels that are words become numbers in sorted order. Targets ``[M]`` of whole numbers are
-    classes; floats, and targets of more axes, are not unless ``num_classes`` says so.
+    Labels that are words become numbers in sorted order, and the source keeps the words. Targets
+    ``[M]`` of whole numbers are classes; floats, and targets of more axes, are not unless
+    ``num_classes`` says so. Bytes ``[M, H, W]`` and ``[M, H, W, C]`` are images, and become floats
+    in [0, 1] with a channel axis; of other numbers, those of 64 bits become 32.
 
     Args:
-      x: features, ``[M, ...]``.
+      x: features, ``[M, ...]``, or a list of images of PIL.
       y: targets, ``[M]`` or ``[M, d]``.
       fields: other things known about each example, each ``[M]``.
-      num_classes: the number of classes; by default the largest label plus one.
+      num_classes: the number of classes; by default of the different words, or the largest label
+        plus one.
+      class_names: the words of all classes, in order; by default those that are found.
       name: names the source in messages.
 
     Raises:
-      DataError: if the data are empty, of unequal lengths, not finite, or a label out of range.
+      DataError: if the data are empty, of unequal lengths, not finite, or not numbers, if a label
+        is missing or out of range, or if most classes would be empty.
 
     Example:
       >>> source = arrays([[0.0], [1.0], [2.0]], ["cat", "dog", "cat"])
-      >>> source.num_classes, source.examples["y"]
-      (2, array([0, 1, 0], dtype=int32))
+      >>> source.num_classes, source.examples["y"], source.class_names
+      (2, array([0, 1, 0], dtype=int32), ('cat', 'dog'))
     """
-    y = np.asarray(y)
-    if y.dtype.kind in "USO" and y.ndim == 1:
-        words, y = np.unique(y.astype(str), return_inverse=True)
-        num_classes = len(words) if num_classes is None else num_classes
-    if y.dtype.kind == "b":
-        y = y.astype(np.int32)
-    if num_classes is None and y.ndim == 1 and y.dtype.kind in "iu" and len(y):
-        num_classes = int(y.max()) + 1
-    if num_classes is not None and num_classes < 1:
-        raise DataError(f"{name}: labels of classes start at 0, the largest is {num_classes - 1}")
-    examples = {"x": canonical(x), "y": canonical(y)}
-    check_examples(examples, where=name, num_classes=num_classes)
-    known = {key: np.asarray(value) for key, value in (fields or {}).items()}
+    examples, targets = as_examples(
+        {"x": x, "y": y}, name, num_classes=num_classes, class_names=class_names, infer=True
+    )
+    known = {
+        key: as_array(value, f"{name}: field {key!r}") for key, value in (fields or {}).items()
+    }
     for key, value in known.items():
-        if len(value) != len(y):
-            raise DataError(f"{name}: field {key!r} has {len(value)} values for {len(y)} examples")
-    return Source(examples, known, num_classes, name)
-
-
-def scaled(x: np.ndarray) -> np.ndarray:
-    """Bytes ``[M, H, W]`` or ``[M, H, W, C]`` as float32 in [0, 1] with a channel axis.
-
-    Anything else is returned as it is.
-
-    Example:
-      >>> scaled(np.full((1, 2, 2), 255, np.uint8)).shape
-      (1, 2, 2, 1)
-    """
-    if x.dtype != np.uint8 or x.ndim not in (3, 4):
-        return x
-    return (x if x.ndim == 4 else x[..., None]).astype(np.float32) / np.float32(255)
+        if value.shape[:1] != (len(targets.values),):
+            raise DataError(
+                f"{name}: field {key!r} has {value.size if value.ndim < 2 else len(value)} values "
+                f"for {len(targets.values)} examples"
+            )
+    return Source(examples, known, targets.num_classes, name, targets.class_names)
 
 
 def digits(*, per_class: int | None = None) -> Source:
@@ -137,7 +129,7 @@ def npz(*, path: str, x: str = "x", y: str = "y", num_classes: int | None = None
             raise DataError(f"{path!r} has no array {name!r}; it has {', '.join(held)}{hint}")
     length = held[y].shape[:1]
     fields = {n: a for n, a in held.items() if n not in (x, y) and a.shape == length}
-    return arrays(scaled(held[x]), held[y], fields=fields, num_classes=num_classes, name=path)
+    return arrays(held[x], held[y], fields=fields, num_classes=num_classes, name=path)
 
 
 def from_npz(*, path: str, num_classes: int | None = None) -> FederatedDataset:

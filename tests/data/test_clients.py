@@ -102,11 +102,11 @@ FINGERPRINT = "f6f15a7a95e6"
         ([{"train": {"x": [[1.0]], "y": [0, 1]}}], {}, "'x' has 1, 'y' has 2"),
         ([{"train": {"x": [[1.0]]}}], {}, "lacks 'y'; it has 'x'"),
         ([{"train": {"x": [], "y": []}}], {}, "is empty"),
-        ([{"train": {"x": ["a"], "y": [0]}}], {}, "'x' must hold numbers"),
+        ([{"train": {"x": ["a"], "y": [0]}}], {}, "'x' of example 0 is 'a'"),
         ([{"train": {"x": 1.0, "y": 0}}], {}, "got a single number"),
         ([client(1), client(3)], {"num_classes": 1}, "label of example 0 is 1, expected 0 to 0"),
         ([{"train": {"x": [[1.0]], "y": [-1]}}], {"num_classes": 2}, "example 0 is -1"),
-        ([{"train": {"x": [[1.0]], "y": [0.5]}}], {"num_classes": 2}, "must be whole numbers"),
+        ([{"train": {"x": [[1.0]], "y": [0.5]}}], {"num_classes": 2}, "example 0 is 0.5"),
         ([client(1)], {"traits": {"cluster": [0, 1]}}, "trait 'cluster' has shape (2,)"),
         ([client(1)], {"unseen": [True]}, "must mark some, not all, of 1 clients"),
         (

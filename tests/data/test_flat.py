@@ -88,7 +88,7 @@ def test_what_does_not_fit_is_said(given, message):
 
 
 def test_missing_parts_are_named():
-    with pytest.raises(DataError, match="split 'train' lacks 'y'; it has x"):
+    with pytest.raises(DataError, match="split 'train' lacks 'y'; it has 'x'"):
         from_flat({"train": {"x": Counting((3, 1))}}, {"train": [0, 3]})
     with pytest.raises(DataError, match="split 'train' has no offsets; there are test"):
         from_flat({"train": {"x": [1.0], "y": [1.0]}}, {"test": [0, 1]})

@@ -114,7 +114,7 @@ def test_the_fingerprint_sees_what_a_function_makes_though_its_name_stays():
         ({"sizes": {"train": [1, 2]}}, "one number of examples for each client"),
         ({"sizes": {"train": 1}, "clients": None}, "clients must say how many there are"),
         ({"sizes": {"trian": 1, "train": 1}}, "did you mean 'train'"),
-        ({"num_classes": 3}, "labels of classes must be whole numbers"),
+        ({"num_classes": 3}, "labels of classes must be whole numbers, not floats"),
     ],
 )
 def test_what_does_not_fit_is_said(given, message):
