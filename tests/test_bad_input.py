@@ -244,7 +244,7 @@ ROWS = [
     ("more clients than examples", run("data.partition.clients=9", data=images()), DataError, "8 examples are too few for 9 clients with at least 1 each; use at most 8 clients"),
     ("no one left to train", run("data.unseen=4"), DataError, "unseen=4 leaves none of 4 clients to train; give a number of clients, or a share below 1"),
     ("no partition", run(data={"source": {"kind": "npz", "path": "examples.npz"}}), DataError, "examples.npz needs a partition: how are its examples dealt to clients?"),
-    ("a partition of clients", run("data.partition={kind: iid}"), DataError, "this source comes with its clients and splits; it takes no partition, split or keep, only shift and unseen"),
+    ("a partition of clients", run("data.partition={kind: iid}"), DataError, "this source comes with its clients and splits; it takes no partition, split or keep, only shift, unseen and standardize"),
     ("held-out shares above one", run("data.split={test: 0.6, validation: 0.5}", data=images()), FloralError, ".*held-out fractions must sum to less than 1, got 1.1"),
     ("an unknown split", run("data.split={tests: 0.5}", data=images()), ConfigError, "data: .*must be one of validation, test; got 'tests'; did you mean 'test'?"),
     ("classes where there are none", run("loss=cross_entropy"), ConfigError, "loss: cross_entropy needs classes, but the data's targets are numbers"),

@@ -14,7 +14,7 @@ from floral.data.cifar import cifar
 from floral.data.clients import FederatedDataset, Split, federated, from_clients
 from floral.data.flat import from_flat
 from floral.data.generated import generated
-from floral.data.hubs import from_dataset, huggingface, tfds
+from floral.data.hubs import huggingface, tfds
 from floral.data.idx_files import idx, mnist
 from floral.data.lazy import LazyArray
 from floral.data.lookup import Batches, as_batches, distinct_examples, show
@@ -35,6 +35,7 @@ from floral.data.population import synthetic_population
 from floral.data.shift import Shift, label_shift, noise, none, permute, rotate
 from floral.data.sources import Source, arrays, digits, from_npz, npz
 from floral.data.synthetic import SyntheticTask, synthetic_linear, synthetic_mlp
+from floral.data.tables import from_dataset
 
 __all__ = [
     "Augment",

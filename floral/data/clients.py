@@ -20,6 +20,7 @@ from floral.data.ids import client_ids
 from floral.data.labels import shared_names
 from floral.data.lazy import is_plain
 from floral.data.names import names_array
+from floral.data.splits import SPLITS
 from floral.errors import DataError
 
 __all__ = [
@@ -30,7 +31,6 @@ __all__ = [
     "from_clients",
 ]
 
-SPLITS = ("train", "validation", "test")
 _MOST_NAMED = 20  # classes that a description lists by name
 
 

@@ -39,7 +39,7 @@ def as_examples(
         given["y"], where, num_classes=num_classes, class_names=class_names, infer=infer
     )
     examples = {
-        name: as_features(values, where)
+        name: as_features(values, f"{where}: 'x'")
         if name == "x"
         else targets.values
         if name == "y"
@@ -50,9 +50,8 @@ def as_examples(
     return examples, targets
 
 
-def as_features(values: Any, where: str) -> np.ndarray:
+def as_features(values: Any, what: str) -> np.ndarray:
     """Features as numbers of 32 bits or fewer; images of bytes, and of PIL, in [0, 1]."""
-    what = f"{where}: 'x'"
     if are_images(values):
         values = as_pixels(values, what)
     return scaled(canonical(values, what))

@@ -103,7 +103,7 @@ def _ready(array: Any, field: str, where: str) -> Any:
     if _in_memory(array):
         if field == "y":
             return array
-        return as_features(array, where) if field == "x" else canonical(array, what)
+        return as_features(array, what) if field == "x" else canonical(array, what)
     dtype = np.dtype(array.dtype)
     narrow = canonical(np.zeros(0, dtype), what).dtype
     if narrow != dtype:

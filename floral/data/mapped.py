@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from floral.data.clients import SPLITS, FederatedDataset
+from floral.data.clients import FederatedDataset
 from floral.data.flat import from_flat
 from floral.data.lazy import LazyArray
+from floral.data.splits import SPLITS
 from floral.errors import DataError
 
 __all__ = ["mapped", "save_mapped"]

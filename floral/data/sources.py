@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from floral import check
-from floral.data.clients import SPLITS, FederatedDataset, from_clients
+from floral.data.clients import FederatedDataset, from_clients
 from floral.data.columns import as_array
 from floral.data.door import as_examples
 from floral.data.pixels import scaled
+from floral.data.splits import SPLITS
 from floral.errors import DataError
 
 __all__ = ["Source", "arrays", "digits", "existing", "from_npz", "npz"]

@@ -119,7 +119,7 @@ def test_a_local_path_that_is_wrong_never_asks_the_hub(tmp_path):
     with pytest.raises(DataError, match=r"no data set at 'train\.parquet'"):
         data.huggingface(path="train.parquet")
     (tmp_path / "notes.txt").write_text("text")
-    with pytest.raises(DataError, match=r"must end in one of \.parquet, \.csv, \.json, \.jsonl"):
+    with pytest.raises(DataError, match=r"must end in one of \.parquet, \.csv, \.tsv, \.json"):
         data.huggingface(path=str(tmp_path / "notes.txt"))
     (tmp_path / "torn.parquet").write_bytes(b"PAR1 torn")
     with pytest.raises(DataError, match=r"datasets cannot read '.*torn\.parquet', split 'train'"):
