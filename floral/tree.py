@@ -5,8 +5,9 @@ A *prefix* of a tree has a leaf where the tree may have a whole subtree, as in `
 ``in_axes``.
 """
 
+import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -18,8 +19,10 @@ __all__ = [
     "add",
     "all_finite",
     "combine",
+    "glob_hint",
     "map_with_path",
     "matching",
+    "nearest_step",
     "num_bytes",
     "num_parameters",
     "path_string",
@@ -81,6 +84,43 @@ def matching(tree: PyTree, globs: Sequence[str]) -> PyTree:
     """
     patterns = [_pattern(glob) for glob in globs]
     return map_with_path(lambda path, _: any(p.fullmatch(path) for p in patterns), tree)
+
+
+def glob_hint(glob: str, known: Sequence[str]) -> str:
+    """``"; did you mean '…'?"`` for a path glob that matches nothing, else some paths there are.
+
+    What is suggested was tried: it matches, and it means as much as was written. A layer's name
+    alone becomes that layer wherever it stands, never one of its leaves.
+
+    Args:
+      glob: what was given.
+      known: the paths.
+
+    Example:
+      >>> glob_hint("Dense_1", ["params/Dense_1/kernel", "params/Dense_1/bias"])
+      "; did you mean '**/Dense_1'?"
+      >>> glob_hint("parms/Dense_1", ["params/Dense_1/kernel", "params/Dense_1/bias"])
+      "; did you mean 'params/Dense_1'?"
+    """
+    steps = {step for path in known for step in path.split("/")}
+    as_glob = re.sub(r"\.\*|\\d\+", "*", glob.strip("^$")).replace("\\", "")
+    spelt = "/".join(nearest_step(step, steps) for step in as_glob.split("/"))
+    tries = [f"**/{glob}"]
+    for text in (as_glob, spelt):
+        tries += [re.sub(r"^\*/", "**/", text), f"**/{text}"]
+    for suggestion in tries:
+        pattern = _pattern(suggestion)
+        if suggestion != glob and any(pattern.fullmatch(path) for path in known):
+            return f"; did you mean {suggestion!r}?"
+    return f"; there are {', '.join(known[:5])}{', …' if len(known) > 5 else ''}"
+
+
+def nearest_step(step: str, known: Iterable[str]) -> str:
+    """The step of a path most like one that was written; itself if none is, or if it is a glob."""
+    if "*" in step:
+        return step
+    found = difflib.get_close_matches(step, sorted(known), n=1, cutoff=0.6)
+    return found[0] if found else step
 
 
 def split(tree: PyTree, mask: PyTree) -> tuple[PyTree, PyTree]:

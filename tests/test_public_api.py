@@ -20,8 +20,9 @@ PUBLIC = {
     """,
     "floral.algorithms": """
         Context Diagnostics Download FederatedAlgorithm LocalSolver Reduced Upload apfl as_local
-        ditto dual_adaptor ensemble fedavg fedavg_finetuned fedbabu fedem fedprox fedrep fedsa_lora
-        ffa_lora floral ifca knn_per local_adaptor local_solver partial pfedme scaffold solve
+        ditto dual_adaptor ensemble fedavg fedavg_finetuned fedbabu fedbn fedem fedper fedprox
+        fedrep fedsa_lora ffa_lora floral ifca knn_per local_adaptor local_only local_solver partial
+        pfedme scaffold solve
     """,
     "floral.data": """
         Augment Batches Batching FederatedDataset LazyArray Partition Partitioner Shift Source Split

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from floral import check
 from floral.adaptors.base import Adaptor, Plan, Rule
+from floral.adaptors.suggest import fitting_kind, suggested_rules
 from floral.errors import SpecError
 from floral.text_table import aligned
-from floral.tree import num_parameters, paths
+from floral.tree import nearest_step, num_parameters, paths
 from floral.typing import Params
 
 __all__ = ["PlanRow", "format_table", "make_plan", "plan_table"]
@@ -62,7 +62,13 @@ def make_plan(rules: Sequence[Rule], params: Params) -> Plan:
         if path in decided and (adaptor := decided[path].adaptor) is not None
     }
     for path, adaptor in adaptors.items():
-        _check_fit(path, adaptor, leaves[path])
+        try:
+            _check_fit(path, adaptor, leaves[path])
+        except SpecError as error:
+            if fitting_kind(leaves[path]) in (None, adaptor.kind.partition(" ")[0]):
+                raise
+            fitting = suggested_rules(params)
+            raise SpecError(f"{error}; rules that fit these params: {fitting}") from error
     return Plan(adaptors=adaptors, leaves=leaves)
 
 
@@ -124,13 +130,29 @@ def _matches(rule: Rule, leaves: Mapping[str, Any]) -> list[str]:
     try:
         pattern = re.compile(rule.match)
     except re.error as error:
-        raise SpecError(f"rule {rule.match!r} is no regular expression: {error}") from error
+        hint = _rule_hint(rule.match, leaves)
+        raise SpecError(f"rule {rule.match!r} is no regular expression: {error}{hint}") from error
     matched = [path for path in leaves if pattern.fullmatch(path)]
     if not matched:
-        near = check.nearest(rule.match, leaves)
-        hint = f"; nearest path: {near!r}" if near else f"; paths: {', '.join(list(leaves)[:5])}"
+        hint = _rule_hint(rule.match, leaves)
         raise SpecError(f"rule {rule.match!r} matched none of {len(leaves)} parameters{hint}")
     return matched
+
+
+def _rule_hint(match: str, leaves: Mapping[str, Any]) -> str:
+    """A rule that matches, nearest to one that does not: tried before it is suggested."""
+    steps = {step for path in leaves for step in path.split("/")}
+    glob = re.sub(r"(?<![.\])])\*+", lambda stars: ".*" if len(stars[0]) > 1 else "[^/]*", match)
+    spelt = "/".join(step if "*" in step else nearest_step(step, steps) for step in glob.split("/"))
+    for text in (glob, spelt):
+        for suggestion in (text, f".*/{text}", f"{text}/.*", f".*/{text}/.*"):
+            try:
+                pattern = re.compile(suggestion)
+            except re.error:
+                continue
+            if suggestion != match and any(map(pattern.fullmatch, leaves)):
+                return f"; did you mean {suggestion!r}?"
+    return f"; there are {', '.join(list(leaves)[:5])}{', …' if len(leaves) > 5 else ''}"
 
 
 def _check_fit(path: str, adaptor: Adaptor, leaf: jax.ShapeDtypeStruct) -> None:

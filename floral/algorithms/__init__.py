@@ -21,7 +21,7 @@ from floral.algorithms.knn_per import knn_per
 from floral.algorithms.local import LocalSolver, as_local, local_solver, solve
 from floral.algorithms.local_adaptor import local_adaptor
 from floral.algorithms.lora import fedsa_lora, ffa_lora
-from floral.algorithms.partial import fedrep, partial
+from floral.algorithms.partial import fedbn, fedper, fedrep, local_only, partial
 from floral.algorithms.pfedme import pfedme
 from floral.algorithms.scaffold import scaffold
 
@@ -41,7 +41,9 @@ __all__ = [
     "fedavg",
     "fedavg_finetuned",
     "fedbabu",
+    "fedbn",
     "fedem",
+    "fedper",
     "fedprox",
     "fedrep",
     "fedsa_lora",
@@ -50,6 +52,7 @@ __all__ = [
     "ifca",
     "knn_per",
     "local_adaptor",
+    "local_only",
     "local_solver",
     "partial",
     "pfedme",

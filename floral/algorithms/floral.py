@@ -55,6 +55,7 @@ def floral(
     bank_learning_rate: float | None = None,
     mixture_learning_rate: float | None = None,
     precondition_epsilon: float | None = None,
+    mu: float = 0.0,
     server_optimizer: optax.GradientTransformation | None = None,
     bank_server_optimizer: optax.GradientTransformation | None = None,
 ) -> FederatedAlgorithm:
@@ -78,6 +79,8 @@ def floral(
       mixture_learning_rate: of the logits; None is the solver's own rate.
       precondition_epsilon: the ridge of the LoRA preconditioner (1e-5 in the paper); None is
         plain gradients.
+      mu: how strongly the parts that are averaged, base and bank, are held to what the client
+        received, as in FedProx; 0 is plain local training.
       server_optimizer: takes the mean updates as gradients; None is plain averaging.
       bank_server_optimizer: takes the bank's mean updates in its place; None leaves the bank to
         ``server_optimizer``. With ``optax.sgd(r)`` each adaptor moves r of the way to its mean.
@@ -91,6 +94,7 @@ def floral(
         raise SpecError("floral needs at least one adapted leaf; the plan's rules adapt none")
     check.positive_int(num_adaptors=num_adaptors)
     check.one_of(("client", "layer"), mixture_per=mixture_per)
+    check.non_negative(mu=mu)
     mixture_struct: PyTree = jax.ShapeDtypeStruct((num_adaptors,), jnp.float32)
     if mixture_per == "layer":
         layers = list(dict.fromkeys(path.rpartition("/")[0] or path for path in plan.adaptors))
@@ -137,6 +141,7 @@ def floral(
         stateful=stateful,
         rates=rates,
         preconditioner=preconditioner,
+        mu=mu,
     )
 
     def client_init(key, server, traits):

@@ -51,6 +51,7 @@ def client_side(
     stateful: bool,
     rates: Mapping[str, float | None],
     preconditioner: optax.GradientTransformation | None,
+    mu: float = 0.0,
 ) -> ClientSide:
     """A client of C adaptors.
 
@@ -65,6 +66,7 @@ def client_side(
       stateful: whether it keeps its row.
       rates: learning rates by part; None is the solver's own.
       preconditioner: of the bank's gradients.
+      mu: strength of the proximal term of the averaged leaves.
     """
     own = jax.tree.map(lambda moves, stays: moves and stays, parts.trained, parts.private)
 
@@ -110,6 +112,8 @@ def client_side(
             preconditioner=preconditioner,
             frozen=frozen,
         )
+        if mu:
+            optimizer = _proximal(optimizer, trained, tree.split(parts.shared, mask)[0], mu)
         trained, end_stats, metrics = solve(
             objective, trained, start_stats, batches, key, optimizer=optimizer
         )
@@ -187,6 +191,23 @@ def client_side(
         return Upload(sent, weight), kept, metrics
 
     return ClientSide(new_row, update, refit, found_anew)
+
+
+def _proximal(
+    optimizer: optax.GradientTransformation, start: PyTree, shared: PyTree, mu: float
+) -> optax.GradientTransformation:
+    """The optimizer of the loss plus ``mu / 2 * ||values - start||^2`` over the shared leaves."""
+
+    def correct(updates, params):
+        return jax.tree.map(
+            lambda held, slope, value, centre: slope + mu * (value - centre) if held else slope,
+            shared,
+            updates,
+            params,
+            start,
+        )
+
+    return optax.chain(optax.stateless(correct), optimizer)
 
 
 def _adaptor_weights(shares: PyTree, count: Array, bank: Mapping[str, PyTree]) -> PyTree:

@@ -1,4 +1,4 @@
-"""Methods that share a part of the model and keep the rest: FedPer, FedBN, FedRep.
+"""Methods that share a part of the model and keep the rest: FedPer, FedBN, FedRep, local training.
 
 Parts are told by path globs over the model's params and statistics. Private leaves live in the
 client's row and never leave; the others are averaged. With all of them private every client trains
@@ -21,7 +21,7 @@ from floral.errors import SpecError
 from floral.models.base import Model
 from floral.typing import Loss, PyTree
 
-__all__ = ["fedrep", "partial", "parts_of_model", "with_frozen"]
+__all__ = ["fedbn", "fedper", "fedrep", "local_only", "partial", "parts_of_model", "with_frozen"]
 
 
 def partial(
@@ -67,6 +67,91 @@ def partial(
         return params, stats, metrics
 
     return _sharing(model, loss, local, sample, private, server_optimizer, train)
+
+
+def fedper(
+    model: Model,
+    loss: Loss,
+    local: LocalSolver,
+    sample: PyTree,
+    *,
+    head: Sequence[str],
+    server_optimizer: optax.GradientTransformation | None = None,
+) -> FederatedAlgorithm:
+    """FedPer: the first layers are averaged, the last ones (the head) stay with each client.
+
+    ``partial`` with ``private=head``; body and head are trained together.
+
+    Args:
+      model: the model of which the body is shared.
+      loss: per-example loss.
+      local: how clients train.
+      sample: a batch of the data's shapes, to know the model's paths by.
+      head: path globs of the layers that stay with the client, as ["**/Dense_1"].
+      server_optimizer: takes the mean update as a gradient; plain averaging if null.
+
+    Raises:
+      SpecError: for a glob that matches nothing, or no glob at all.
+
+    Source: Arivazhagan et al., "Federated Learning with Personalization Layers", 2019.
+    """
+    if not head:
+        raise SpecError("head: FedPer keeps at least one layer, as ['**/Dense_1']")
+    parts_of_model(model, sample, name="head", globs=head)
+    return partial(model, loss, local, sample, private=head, server_optimizer=server_optimizer)
+
+
+def fedbn(
+    model: Model,
+    loss: Loss,
+    local: LocalSolver,
+    sample: PyTree,
+    *,
+    norms: Sequence[str] = ("**/BatchNorm_*",),
+    server_optimizer: optax.GradientTransformation | None = None,
+) -> FederatedAlgorithm:
+    """FedBN: batch norms, with their statistics, stay with each client; all else is averaged.
+
+    ``partial`` with ``private=norms``.
+
+    Args:
+      model: a model with batch norms.
+      loss: per-example loss.
+      local: how clients train.
+      sample: a batch of the data's shapes, to know the model's paths by.
+      norms: path globs of the norms; the default is what flax.linen calls them.
+      server_optimizer: takes the mean update as a gradient; plain averaging if null.
+
+    Raises:
+      SpecError: if the model has no such norm, as one with ``norm="none"``.
+
+    Source: Li et al., "FedBN: Federated Learning on Non-IID Features via Local Batch
+    Normalization", 2021.
+    """
+    if not norms:
+        raise SpecError("norms: FedBN keeps at least one norm, as ['**/BatchNorm_*']")
+    structs = jax.eval_shape(model.init, jax.random.key(0), sample)
+    if not any(any(jax.tree.leaves(tree.matching(part, norms))) for part in structs):
+        raise SpecError(
+            f"norms: {', '.join(map(repr, norms))} matches no path of the model; FedBN needs a "
+            "model with batch norm, as {kind: mlp, norm: batch}"
+        )
+    return partial(model, loss, local, sample, private=norms, server_optimizer=server_optimizer)
+
+
+def local_only(model: Model, loss: Loss, local: LocalSolver, sample: PyTree) -> FederatedAlgorithm:
+    """Every client trains a whole model by itself, round after round; nothing is sent.
+
+    ``partial`` with everything private. Clients start from the same model; an unseen client trains
+    its own from there.
+
+    Args:
+      model: the model that each client has.
+      loss: per-example loss.
+      local: how clients train.
+      sample: a batch of the data's shapes, to know the model's paths by.
+    """
+    return partial(model, loss, local, sample, private=("**",))
 
 
 def fedrep(
@@ -144,7 +229,7 @@ def parts_of_model(
         if not any(any(jax.tree.leaves(tree.matching(t, [glob]))) for t in structs.values()):
             raise SpecError(
                 f"{name}: {glob!r} matches no path of the model, such as {known[0]!r}"
-                f"{check.did_you_mean(glob, known)}"
+                f"{tree.glob_hint(glob, known)}"
             )
     return {part: tree.matching(struct, globs) for part, struct in structs.items()}
 

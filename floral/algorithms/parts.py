@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import optax
 
-from floral import check, tree
+from floral import tree
 from floral.errors import SpecError
 from floral.typing import PyTree
 
@@ -65,7 +65,7 @@ def roles(
             if not any(jax.tree.leaves(tree.matching(parts, [glob]))):
                 raise SpecError(
                     f"{name}: {glob!r} matches none of the parts {', '.join(parts)} nor a path "
-                    f"below them{check.did_you_mean(glob, known)}"
+                    f"below them{tree.glob_hint(glob, known)}"
                 )
     trained = tree.matching(values, train)
     kept = tree.matching(values, private)

@@ -8,6 +8,7 @@ import jax
 
 from floral import losses
 from floral.adaptors import AdaptedModel, Plan, adapted, make_plan
+from floral.adaptors.suggest import suggested_rules
 from floral.algorithms import FederatedAlgorithm
 from floral.data import FederatedDataset
 from floral.errors import ConfigError, SpecError
@@ -110,6 +111,7 @@ def build(
         "loss": loss,
         "local": local.solver,
         "mixing": _mixing(config),
+        "params": params,
         "sample": batch,
         "total_examples": int(dataset.splits["train"].sizes[dataset.seen].sum()),
     }
@@ -241,7 +243,7 @@ def _wire(call: Call, name: str, annotation: Any, wiring: Mapping[str, Any]) -> 
         )
     if wiring[name] is None:
         raise ConfigError(
-            f"adaptors: {call.factory.__name__} needs at least one, as "
-            "[{match: '.*/kernel', kind: low_rank, budget: 0.01}]"
+            f"adaptors: {call.factory.__name__} needs at least one; rules that fit this model: "
+            f"{suggested_rules(wiring['params'])}"
         )
     return wiring[name]

@@ -101,15 +101,18 @@ MIXING = Area(
         "known",
     ),
 )
-ALGORITHM = Area(
-    "algorithm",
-    _from(
+
+
+def _algorithms():
+    named = _from(
         "floral.algorithms",
         "floral",
         "fedavg",
         "local_adaptor",
         "ensemble",
         "partial",
+        "fedper",
+        "fedbn",
         "fedrep",
         "fedbabu",
         "fedavg_finetuned",
@@ -124,8 +127,11 @@ ALGORITHM = Area(
         "ifca",
         "fedem",
         "knn_per",
-    ),
-)
+    )
+    return {**named(), "local": import_module("floral.algorithms").local_only}
+
+
+ALGORITHM = Area("algorithm", _algorithms)
 OPTIMIZER = Area(
     "optimizer", _from("floral.algorithms.optimizers", "sgd", "adam", "yogi", "adagrad")
 )

@@ -55,8 +55,7 @@ def test_arrays_and_structs_make_the_same_plan():
     [
         (
             [Rule(".*/Dens_0/kernel", additive())],
-            "rule '.*/Dens_0/kernel' matched none of 4 parameters; "
-            "nearest path: 'params/Dense_0/kernel'",
+            "rule '.*/Dens_0/kernel' matched none of 4 parameters; did you mean",
         ),
         ([Rule("(", additive())], "rule '(' is no regular expression"),
         (
