@@ -69,6 +69,11 @@ class FederatedAlgorithm(NamedTuple):
         for an algorithm without any.
       local_optimizer: the optimizer that clients start anew in each round, of which a simulator
         checks that every client's steps suffice to move anything; None where that is not checked.
+      global_model: whether the server and a first row (``client_init``) that no example has
+        touched make the one model that all clients share: the uniform mixture of a bank, the
+        server's model where clients have models of their own. False where a first row holds what
+        no training has touched (a head of one's own), or what is given and not learnt (known
+        mixtures).
     """
 
     init: Callable[[Key, Params, PyTree], Any]
@@ -87,3 +92,4 @@ class FederatedAlgorithm(NamedTuple):
     diagnostics: Diagnostics | None = None
     factored: Factored | None = None
     local_optimizer: optax.GradientTransformation | None = None
+    global_model: bool = True

@@ -250,4 +250,5 @@ def ensemble(
         check_traits=traits_check(mixing, num_models),
         report=lambda server: finding_report(mixing, server.finding, num_models),
         local_optimizer=local.optimizer(None),
+        global_model=mixing.check_traits is None,
     )

@@ -221,4 +221,6 @@ def floral(
             plain=server_optimizer is None and bank_server_optimizer is None,
         ),
         local_optimizer=local.optimizer(None),
+        global_model=mixing.check_traits is None
+        and not any(jax.tree.leaves(parts.private["base"])),
     )

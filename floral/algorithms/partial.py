@@ -326,4 +326,5 @@ def _sharing(
         predict=predict,
         export=lambda server, client: tree.combine(client["params"], server.params),
         local_optimizer=local.optimizer(None),
+        global_model=False,
     )

@@ -40,12 +40,14 @@ class Facts(NamedTuple):
       rounds_a_client: in how many rounds a client that trains takes part, on average.
       test_examples: of the median client that trains and has any; 0 if none has.
       validation_examples: of all clients that train.
+      lacks_global: whether a global model was asked for that the method does not have.
     """
 
     config: Mapping[str, Any]
     rounds_a_client: float
     test_examples: float
     validation_examples: int
+    lacks_global: bool = False
 
 
 def facts_of(experiment: Experiment) -> Facts:
@@ -64,6 +66,7 @@ def facts_of(experiment: Experiment) -> Facts:
         experiment.rounds * cohort / len(dataset.seen),
         float(np.median(tested)) if tested.size else 0.0,
         int(sizes("validation").sum()),
+        experiment.evaluation.global_model and not experiment.algorithm.global_model,
     )
 
 
@@ -102,7 +105,11 @@ def advice_for(
         lambda: _worse_than_best(facts, summary),
         lambda: _rising(lines),
     )
-    return [*missing_splits(facts), *(said for check in checks if (said := check()) is not None)]
+    return [
+        *missing_splits(facts),
+        *_no_global(facts),
+        *(said for check in checks if (said := check()) is not None),
+    ]
 
 
 def advised(summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -131,6 +138,15 @@ def told_non_finite(summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:
             "clip_by_global_norm"
         )
     return said
+
+
+def _no_global(facts: Facts) -> list[str]:
+    if not facts.lacks_global:
+        return []
+    return [
+        "evaluate.global_model: this method has no model that all clients share, since each has a "
+        "part of its own that is never averaged, or a mixture that is given"
+    ]
 
 
 def _uniform(facts: Facts, summary: Mapping[str, Any]) -> str | None:

@@ -9,7 +9,7 @@ from floral import mixtures
 from floral.experiment.build import Experiment
 from floral.experiment.diagnostics import averaging_numbers, diagnosed
 from floral.metrics import gini, worst_share
-from floral.simulate import SimulationState
+from floral.simulate import SimulationState, personalization
 
 __all__ = ["assess", "score"]
 
@@ -21,8 +21,8 @@ def assess(
 
     Returns:
       ``(numbers, table)``: numbers by group (``validation`` and ``test`` of the training
-      population, ``unseen`` on test data, ``mixture``), table columns [n] or [n, C], a row for each
-      client that was evaluated.
+      population, ``unseen`` on test data, ``global`` of the model that all share, ``mixture``),
+      table columns [n] or [n, C], a row for each client that was evaluated.
     """
     dataset = experiment.dataset
     seen, unseen = (
@@ -61,6 +61,10 @@ def assess(
         columns |= {} if mixture is None else _mixture_columns(mixture)
         for column, values in columns.items():
             _fill(table, column, np.searchsorted(rows, clients), values)
+    if experiment.evaluation.global_model and experiment.algorithm.global_model:
+        split = next((split for split in ("test", "validation") if split in numbers), None)
+        if split is not None:
+            numbers["global"] = _of_global_model(experiment, state, split, seen, table)
     weights = [values for name, values in table.items() if name.startswith("mixture")]
     if weights:
         numbers["mixture"] = _mixture_numbers(weights, table)
@@ -69,6 +73,29 @@ def assess(
             told = experiment.algorithm.report(state.server)
             numbers["mixture"] |= {name: float(number) for name, number in told.items()}
     return numbers, table
+
+
+def _of_global_model(
+    experiment: Experiment,
+    state: SimulationState,
+    split: str,
+    clients: np.ndarray,
+    table: dict[str, np.ndarray],
+) -> dict[str, Any]:
+    """What clients would have without a part of their own; columns ``global_<metric>``."""
+    nothing = personalization(steps=0)
+    report = experiment.simulator.evaluate(state, split, clients, nothing)
+    report = {
+        metric: values for metric, values in report.items() if metric not in ("client", "mixture")
+    }
+    examples = report.pop("examples")
+    for metric, values in report.items():
+        _fill(table, f"global_{metric}", np.searchsorted(table["client"], clients), values)
+    tested = examples > 0
+    return {
+        metric: _summary(values[tested], examples[tested], largest_is_worst=metric == "loss")
+        for metric, values in report.items()
+    }
 
 
 def score(numbers: dict[str, Any]) -> float | None:

@@ -11,7 +11,7 @@ _MEANINGS = {
     "over all examples": "every example counts alike, not every client.",
     "worst 10 % of clients": "the mean over the tenth of the clients that do worst.",
     "unseen clients": "the mean over clients that never trained and join at the end.",
-    "shared model": "what the clients that train would have without a part of their own: for "
+    "global model": "what the clients that train would have without a part of their own: for "
     "mixtures the uniform one, for models of one's own the server's.",
     "at the best round": "the first column, at the round that validated best.",
     "groups found": "the share of clients whose largest weight names their true group.",

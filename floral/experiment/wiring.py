@@ -57,6 +57,7 @@ class Evaluation(NamedTuple):
     clients: int | None = None
     diagnose_clients: int = 64
     diagnose_examples: int = 16
+    global_model: bool = False
 
 
 class Checkpointing(NamedTuple):
@@ -205,6 +206,7 @@ def evaluation(
     personalize_examples: int | None = None,
     diagnose_clients: int = 64,
     diagnose_examples: int = 16,
+    global_model: bool = False,
 ) -> Evaluation:
     """When clients are evaluated, and what stateless and unseen ones do before.
 
@@ -222,6 +224,9 @@ def evaluation(
         each adaptor alone loses, and, no more than a cohort of them, at how far the average of
         their factors would be from that of products: the same random ones each time; none if 0.
       diagnose_examples: how many of its examples each of them shows for that, at most.
+      global_model: also evaluate, on the test data of those that train (validation data where
+        there are none), the one model that they would all have without a part of their own: the
+        uniform mixture, or the server's model. It takes one more pass over these data.
     """
     check.positive_int(every=every, batch_size=batch_size, diagnose_examples=diagnose_examples)
     check.non_negative(diagnose_clients=diagnose_clients)
@@ -237,7 +242,9 @@ def evaluation(
         batch_size=personalize_batch,
         examples=personalize_examples,
     )
-    return Evaluation(every, batch_size, before, clients, diagnose_clients, diagnose_examples)
+    return Evaluation(
+        every, batch_size, before, clients, diagnose_clients, diagnose_examples, global_model
+    )
 
 
 def checkpointing(*, every: int | None = None, keep: int = 1) -> Checkpointing:
