@@ -173,24 +173,24 @@ def _remembering(make):
 
 @pytest.fixture(scope="session")
 def build(population, network, adapt):
-    """``(name, **settings) -> algorithm`` on the linear model: the ones every test may meet.
+    """``(name, **settings) -> algorithm``, on the linear model unless one is given.
 
     They learn regressions, ``of_classes`` two classes.
     """
     sgd = algorithms.local_solver(optax.sgd, learning_rate=0.1)
     parts = {
-        "model": network,
-        "adapted": adapt(network),
         "loss": losses.squared_error,
         "sample": simulate.sample_batch(population),
         "total_examples": sum(SIZES),
     }
     defaults = {"floral": {"num_adaptors": 2}, "ensemble": {"num_models": 2}}
+    adapted = functools.cache(adapt)
 
-    def make(name, *, local=sgd, mixing=None, of_classes=False, **options):
+    def make(name, *, model=network, local=sgd, mixing=None, of_classes=False, **options):
         mixing = mixtures.softmax() if mixing is None else mixing
         factory = getattr(algorithms, name)
-        given = parts | {"local": local, "mixing": mixing}
+        given = parts | {"model": model, "adapted": adapted(model), "local": local}
+        given["mixing"] = mixing
         if of_classes:
             labels = np.zeros(2, np.int32)
             given |= {"loss": losses.cross_entropy, "sample": parts["sample"] | {"y": labels}}
@@ -206,13 +206,14 @@ def build(population, network, adapt):
 
 @pytest.fixture(scope="session")
 def simulator(population, network):
-    """``(algorithm, dataset=population, **settings) -> Simulator`` with batches of two.
+    """``(algorithm, dataset=population, **settings) -> Simulator`` with batches of two, of the
+    linear model unless another is given.
 
     On one device, unless a test asks for more: sums over devices are bit for bit the same only on
     as many of them.
     """
 
-    def make(algorithm, dataset=None, **options):
+    def make(algorithm, dataset=None, *, model=network, **options):
         dataset = population if dataset is None else dataset
         options = {
             "metrics": {"loss": metrics.from_per_example(losses.squared_error)},
@@ -221,7 +222,7 @@ def simulator(population, network):
         } | options
         if options["execution"].devices is None:
             options["execution"] = options["execution"]._replace(devices=1)
-        return simulate.make_simulator(algorithm, network, dataset, **options)
+        return simulate.make_simulator(algorithm, model, dataset, **options)
 
     return _remembering(make)
 

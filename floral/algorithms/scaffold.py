@@ -94,7 +94,10 @@ def scaffold(
         steps = jnp.sum(jnp.any(as_batches(batches).mask, axis=1))
         walked = local.learning_rate * jnp.maximum(steps, 1)
         mean_gradient = jax.tree.map(
-            lambda moved, c, c_k: moved / walked - (c - c_k), upload.update["params"], shared, own
+            lambda moved, c, c_k: (moved / walked - (c - c_k)).astype(c.dtype),
+            upload.update["params"],
+            shared,
+            own,
         )
         new = tree.select(steps > 0, mean_gradient, own)
         update = {**upload.update, "controls": tree.subtract(own, new)}
@@ -108,7 +111,9 @@ def scaffold(
         params, stats, state = average.aggregate(server, reduced, context)
         share = reduced.weight["controls"] / total_examples
         controls = jax.tree.map(
-            lambda c, moved: c - share * moved, server.controls, reduced.update["controls"]
+            lambda c, moved: (c - share * moved).astype(c.dtype),
+            server.controls,
+            reduced.update["controls"],
         )
         return ScaffoldServer(params, stats, controls, state)
 

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from floral import tree
 from floral.typing import Array, PyTree
 from floral.uplink.base import Fold
 
@@ -67,7 +66,7 @@ def walk_clients(
     cohort = jax.tree.leaves(inputs)[0].shape[0]
     struct = jax.eval_shape(turn, jax.tree.map(lambda leaf: leaf[0], inputs))
     zero = () if fold is None else fold.zero(struct.update, struct.weight)
-    none = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), struct.metrics)
+    none = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, _summed(leaf.dtype)), struct.metrics)
 
     def take_turns(some):
         if chunk == 1:
@@ -78,7 +77,11 @@ def walk_clients(
     def step(carry, some):
         sums, metrics = carry
         sent = take_turns(some)
-        metrics = tree.add(metrics, jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), sent.metrics))
+        metrics = jax.tree.map(
+            lambda total, leaf: total + jnp.sum(leaf, axis=0, dtype=total.dtype),
+            metrics,
+            sent.metrics,
+        )
         if fold is None:
             return (sums, metrics), ((sent.update, sent.weight), sent.row, sent.non_finite)
         return (fold.add(sums, sent.update, sent.weight), metrics), ((), sent.row, sent.non_finite)
@@ -91,3 +94,10 @@ def walk_clients(
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), kept)
     sent, rows, non_finite = flat
     return Walked(sums, sent, rows, metrics, non_finite)
+
+
+def _summed(dtype: Any) -> Any:
+    """The dtype in which metrics are summed: whole numbers keep theirs, with 64 bits or without."""
+    if dtype == jnp.bool_:
+        return jnp.int32
+    return jnp.promote_types(dtype, jnp.float32) if jnp.issubdtype(dtype, jnp.floating) else dtype

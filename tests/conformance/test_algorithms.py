@@ -1,7 +1,7 @@
 """What every federated algorithm must satisfy; a newly exported one fails here until it is listed.
 
-``CASES`` says how each algorithm of ``floral.algorithms.__all__`` is built. All that follows is
-asked of every case alike.
+``CASES`` of ``conftest.py`` says how each algorithm of ``floral.algorithms.__all__`` is built. All
+that follows is asked of every case alike.
 """
 
 import functools
@@ -12,7 +12,6 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from floral import algorithms, losses, simulate, tree
@@ -24,34 +23,6 @@ from floral.simulate.state import gather_rows
 from floral.uplink import weighted_mean
 
 BATCHING = batching(batch_size=2)
-
-CASES = {
-    "fedavg": ("fedavg", {}),
-    "floral": ("floral", {}),
-    "floral, stateless": ("floral", {"stateful": False, "server_optimizer": None}),
-    "local_adaptor": ("local_adaptor", {}),
-    "ensemble": ("ensemble", {}),
-    "ensemble, stateless": ("ensemble", {"stateful": False, "server_optimizer": None}),
-    "partial": ("partial", {"private": ("params/Dense_0/bias",)}),
-    "fedper": ("fedper", {"head": ("params/Dense_0/bias",)}),
-    "fedbn": ("fedbn", {"norms": ("params/Dense_0/bias",)}),
-    "local_only": ("local_only", {}),
-    "fedrep": ("fedrep", {"private": ("params/Dense_0/bias",), "head_passes": 2}),
-    "fedbabu": ("fedbabu", {"head": ("params/Dense_0/bias",)}),
-    "fedavg_finetuned": ("fedavg_finetuned", {}),
-    "fedprox": ("fedprox", {}),
-    "ditto": ("ditto", {}),
-    "scaffold": ("scaffold", {}),
-    "apfl": ("apfl", {}),
-    "pfedme": ("pfedme", {"pull": 2.0}),
-    "fedsa_lora": ("fedsa_lora", {}),
-    "dual_adaptor": ("dual_adaptor", {}),
-    "ffa_lora": ("ffa_lora", {}),
-    "fedem": ("fedem", {"num_models": 2}),
-    "ifca": ("ifca", {"num_models": 2}),
-    "knn_per": ("knn_per", {"of_classes": True}),
-}
-SERVER = {"server_optimizer": optax.adam(0.01)}  # it remembers, and moves by what it remembers
 
 
 def _factories():
@@ -65,8 +36,8 @@ def _factories():
     }
 
 
-def test_every_exported_algorithm_has_a_case():
-    assert _factories() == {name for name, _ in CASES.values()}
+def test_every_exported_algorithm_has_a_case(cases):
+    assert _factories() == {name for name, _ in cases.values()}
 
 
 LATER = [0, 2, 3]  # the clients of the rounds 2 and 3; everyone's are those before, no one's after
@@ -98,14 +69,12 @@ class Case(typing.NamedTuple):
     whole: simulate.SimulationState
 
 
-@pytest.fixture(scope="module", params=CASES, ids=lambda name: name.replace(", ", "-"))
-def case(request, build, simulator, after, make_population, two_classes):
-    name, settings = CASES[request.param]
+@pytest.fixture(scope="module")
+def case(named, build, simulator, after, make_population, two_classes):
+    name, settings = named
     targets = two_classes if settings.get("of_classes") else None
     population = functools.partial(make_population, targets=targets)
-    factory = inspect.signature(getattr(algorithms, name))
-    server = SERVER if "server_optimizer" in factory.parameters else {}
-    algorithm = build(name, **server | settings)
+    algorithm = build(name, **settings)
     one_by_one = simulate.execution(walk="scan")
     loss = losses.cross_entropy if settings.get("of_classes") else losses.squared_error
     options = {"metrics": {"loss": from_per_example(loss)}, "execution": one_by_one}
