@@ -8,7 +8,8 @@ import numpy as np
 from floral import check
 from floral.data.arrays import generator
 from floral.data.clients import FederatedDataset, federated
-from floral.data.ownership import Partition, split_clients
+from floral.data.names import sortable_names
+from floral.data.ownership import Partition, given_splits, split_clients
 from floral.data.partition import Partitioner
 from floral.data.shift import Shift
 from floral.data.sources import Source
@@ -24,7 +25,7 @@ def federate(
     *,
     partition: Partitioner | Partition | Sequence[Any] | Mapping[Any, Any] | None = None,
     shift: Shift | None = None,
-    split: Mapping[str, float] | None = None,
+    split: Mapping[str, float] | str | None = None,
     keep: float = 1.0,
     unseen: int | float = 0,
     standardize: bool = False,
@@ -42,10 +43,11 @@ def federate(
       partition: how examples are dealt, or a saved partition, or a list of row numbers for each
         client, by name if it is a mapping; none for a population.
       shift: how the clients' data differ beyond that; none by default.
-      split: the shares of each client's examples that go to "validation" and "test".
+      split: the shares of each client's examples that go to "validation" and "test"; or the field
+        of the source that says of each example "train", "validation" or "test".
       keep: the share of each client's training examples that is kept; the rest is never read.
-      unseen: how many clients, or which share of them (a float below 1), never train: the last of
-        each cluster in turn.
+      unseen: how many clients, or which share of them (a float below 1; at least one client), never
+        train: the last of each cluster in turn.
       standardize: whether each channel of the features (each index of their last axis) gets mean 0
         and standard deviation 1. Both are taken last, over the training examples that are kept of
         the clients that train, and applied to all.
@@ -66,6 +68,10 @@ def federate(
       clusters: 2, 2 clients
     """
     check.non_negative(seed=seed, unseen=unseen)
+    if not isinstance(source, Source | FederatedDataset | SyntheticTask):
+        raise DataError(
+            f"a source is made by a factory, as fl.data.arrays(x, y); got {type(source).__name__}"
+        )
     if isinstance(source, SyntheticTask):
         source = source.dataset
     if isinstance(source, FederatedDataset):
@@ -89,7 +95,7 @@ def federate(
 def _deal(
     source: Source,
     partition: Any,
-    split: Mapping[str, float] | None,
+    split: Mapping[str, float] | str | None,
     keep: float,
     seed: int,
 ) -> FederatedDataset:
@@ -116,7 +122,21 @@ def _deal(
     empty = np.flatnonzero(partition.sizes == 0)
     if len(empty):
         raise DataError(f"the partition of {source.name} leaves client {empty[0]} without examples")
-    splits = split_clients(partition, split, generator(seed, "split"), keep=keep)
+    rng = generator(seed, "split")
+    if isinstance(split, str):
+        if split not in source.fields:
+            hint = check.did_you_mean(split, source.fields)
+            known = ", ".join(source.fields) or "none"
+            raise DataError(f"split: {source.name} has no field {split!r}; it has {known}{hint}")
+        words = sortable_names(source.fields[split], split)
+        splits = given_splits(partition, words, rng, keep=keep, field=split)
+    else:
+        splits = split_clients(partition, split, rng, keep=keep)
+        for name, share in (split or {}).items():
+            if share > 0 and not splits[name].indices.size:
+                raise DataError(
+                    f"split {name}: no client has an example to spare beyond the one it trains on"
+                )
     return federated(
         source.examples,
         {name: part.rows() for name, part in splits.items()},
@@ -129,7 +149,9 @@ def _deal(
 
 def _unseen(dataset: FederatedDataset, unseen: int | float) -> np.ndarray:
     """The last clients of each cluster in turn, so that what is unseen is balanced over them."""
-    count = int(unseen * dataset.num_clients + 1e-9) if isinstance(unseen, float) else int(unseen)
+    count = int(unseen)
+    if isinstance(unseen, float):
+        count = max(1, int(unseen * dataset.num_clients + 1e-9))
     if (isinstance(unseen, float) and unseen >= 1) or count >= dataset.num_clients:
         raise DataError(
             f"unseen={unseen} leaves none of {dataset.num_clients} clients to train; "

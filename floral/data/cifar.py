@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from floral import check
+from floral.data.first_argument import first_by_place
 from floral.data.hubs import huggingface, tfds
 from floral.data.sources import Source
 from floral.errors import DataError
@@ -19,6 +20,7 @@ _NAMES = {10: "cifar10", 100: "cifar100"}
 _LABELS = {10: "label", 100: "fine_label"}  # on the hub; TensorFlow Datasets has "label" for both
 
 
+@first_by_place
 def cifar(
     *,
     classes: Literal[10, 100] = 10,

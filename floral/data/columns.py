@@ -73,8 +73,7 @@ def as_numbers(values: Any, what: str) -> np.ndarray:
     if kind == "O":
         return _of_objects(array, what)
     if kind in "US":
-        word = f" of example 0 is {array.flat[0].item()!r}, not a number" if array.size else ""
-        raise DataError(f"{what}{word or ' must hold numbers, not words'}")
+        raise _words(array, what)
     if jnp.issubdtype(array.dtype, jnp.floating):  # bfloat16 and its like
         return array.astype(np.float32)
     raise DataError(f"{what} holds {_KINDS[kind]}")
@@ -109,6 +108,25 @@ def narrowed(array: np.ndarray, what: str) -> np.ndarray:
     unlike = narrow.astype(np.longdouble) != array.astype(np.longdouble)
     _refuse(array, unlike, what, "32 bits cannot hold it exactly: pass floats, or smaller numbers")
     return narrow
+
+
+def _words(array: np.ndarray, what: str) -> DataError:
+    """Names the first word that reads like no number: a column of others is text for its sake."""
+    if not array.size:
+        return DataError(f"{what} must hold numbers, not words")
+    places = (place for place, word in np.ndenumerate(array) if not _reads_as_number(word))
+    place = next(places, (0,) * array.ndim)
+    return DataError(
+        f"{what} of example {place[0]} is {array[place].item()!r}{_at(place)}, not a number"
+    )
+
+
+def _reads_as_number(word: Any) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def _of_objects(array: np.ndarray, what: str) -> np.ndarray:

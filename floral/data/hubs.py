@@ -8,6 +8,7 @@ import importlib.util
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from floral.data.first_argument import first_by_place
 from floral.data.sources import Source
 from floral.data.table_files import load_split, unreachable
 from floral.data.tables import Table, as_tables, asked_for, known_column, source_of
@@ -16,6 +17,7 @@ from floral.errors import DataError
 __all__ = ["huggingface", "tfds"]
 
 
+@first_by_place
 def huggingface(
     *,
     path: str,
@@ -48,6 +50,7 @@ def huggingface(
     return source_of(tables, x=x, y=y, client=client, num_classes=num_classes, name=path)
 
 
+@first_by_place
 def tfds(
     *,
     name: str,

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from floral import check
+from floral.data.first_argument import first_by_place
 from floral.data.sources import Source, arrays, existing
 from floral.errors import DataError
 
@@ -18,6 +19,7 @@ _FOLDERS = {"digits": "mnist", "fashion": "fashion_mnist"}
 _PARTS = ("train", "t10k")
 
 
+@first_by_place
 def idx(
     *, images: str | list[str], labels: str | list[str], num_classes: int | None = None
 ) -> Source:
@@ -53,6 +55,7 @@ def idx(
     )
 
 
+@first_by_place
 def mnist(
     *,
     variant: Literal["digits", "fashion"] = "digits",

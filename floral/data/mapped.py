@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from floral.data.clients import FederatedDataset
+from floral.data.first_argument import first_by_place
 from floral.data.flat import from_flat
 from floral.data.lazy import LazyArray
 from floral.data.splits import SPLITS
@@ -68,6 +69,7 @@ def save_mapped(dataset: FederatedDataset, folder: str | Path) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
+@first_by_place
 def mapped(*, folder: str) -> FederatedDataset:
     """The population that ``save_mapped`` wrote, its examples left in their files.
 

@@ -16,9 +16,10 @@ import numpy as np
 from floral import check
 from floral.data.arrays import fingerprint, row_numbers
 from floral.data.names import names_array
+from floral.data.splits import SPLITS
 from floral.errors import DataError
 
-__all__ = ["Partition", "load_partition", "save_partition", "split_clients"]
+__all__ = ["Partition", "given_splits", "load_partition", "save_partition", "split_clients"]
 
 
 class Partition(NamedTuple):
@@ -90,9 +91,10 @@ def split_clients(
 
     Of a client's n rows, in one random order, the first ⌊test · n⌋ are for testing. Of the rest
     the first ``keep`` share is kept (rounded, at least one row), and what is not kept is in no
-    split. From what is kept ⌊validation · keep · n⌋ rows are for validation, at least one stays
-    for training. So the test rows depend on no other setting, and a smaller ``keep`` keeps a
-    subset. In each split the rows stand in the partition's order.
+    split. From what is kept ⌊validation · keep · n⌋ rows are for validation. A share above zero is
+    at least one row, as long as one stays for training. So the test rows depend on no other
+    setting, and a smaller ``keep`` keeps a subset. In each split the rows stand in the partition's
+    order.
 
     Args:
       partition: who owns what.
@@ -101,8 +103,8 @@ def split_clients(
       keep: the share of the training rows that is kept, above zero.
 
     Returns:
-      By split, a partition of the same N clients over disjoint rows; held-out splits may be empty
-      for small clients.
+      By split, a partition of the same N clients over disjoint rows; held-out splits are empty for
+      clients of one row.
 
     Example:
       >>> whole = Partition.of([range(10), range(10, 15)])
@@ -126,26 +128,82 @@ def split_clients(
         places = _places(len(rows), fractions, keep, rng)
         for name, mine in parts.items():
             mine.append(rows[np.sort(places[name])])
+    return _like(partition, parts)
+
+
+def _like(partition: Partition, parts: Mapping[str, Sequence[np.ndarray]]) -> dict[str, Partition]:
+    """By split the rows of the same clients."""
     return {
-        name: Partition.of(mine, **partition.traits)._replace(names=partition.names)
-        for name, mine in parts.items()
+        name: Partition.of(rows, **partition.traits)._replace(names=partition.names)
+        for name, rows in parts.items()
     }
+
+
+def given_splits(
+    partition: Partition,
+    split_of: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    keep: float = 1.0,
+    field: str = "split",
+) -> dict[str, Partition]:
+    """Divides each client's rows as the data set does that they come from.
+
+    Args:
+      partition: who owns what.
+      split_of: [M], "train", "validation" or "test" for each example.
+      rng: draws which training rows are kept; client after client.
+      keep: the share of each client's training rows that is kept (rounded, at least one).
+      field: names ``split_of`` in messages.
+
+    Raises:
+      DataError: for another word, or a client without a training example.
+
+    Example:
+      >>> words = np.array(["train", "test", "train"])
+      >>> parts = given_splits(Partition.of([[0, 1], [2]]), words, np.random.default_rng(0))
+      >>> parts["train"].sizes, parts["test"].sizes
+      (array([1, 1]), array([1, 0]))
+    """
+    check.in_range(0, 1, keep=keep)
+    check.positive(keep=keep)
+    wrong = np.flatnonzero(~np.isin(split_of, SPLITS))
+    if len(wrong):
+        word = split_of[wrong[0]]
+        raise DataError(
+            f"field {field!r} of example {wrong[0]} is {str(word)!r}, expected one of "
+            f"{', '.join(SPLITS)}{check.did_you_mean(word, SPLITS)}"
+        )
+    names = [name for name in SPLITS if name == "train" or (split_of == name).any()]
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    for k in range(partition.num_clients):
+        rows = partition.client(k)
+        for name, mine in parts.items():
+            chosen = rows[split_of[rows] == name]
+            if name == "train":
+                order = rng.permutation(len(chosen))
+                chosen = chosen[np.sort(order[: max(1, round(keep * len(chosen)))])]
+            mine.append(chosen)
+    return _like(partition, parts)
 
 
 def _places(
     size: int, fractions: Mapping[str, float], keep: float, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
     order = rng.permutation(size)
-    test, pool = np.split(order, [_floor(fractions.get("test", 0.0) * size)])
+    test, pool = np.split(order, [_held_out(fractions.get("test", 0.0), size, size)])
     kept = pool[: max(1, round(keep * len(pool)))]
-    num_validation = _floor(fractions.get("validation", 0.0) * keep * size)
-    num_validation = max(0, min(num_validation, len(kept) - 1))
+    num_validation = _held_out(fractions.get("validation", 0.0), keep * size, len(kept))
     validation, train = np.split(kept, [num_validation])
     return {"train": train, "validation": validation, "test": test}
 
 
-def _floor(share: float) -> int:
-    return int(share + 1e-9)  # 0.29 · 100 is 28.999… in floating point
+def _held_out(share: float, of: float, there: int) -> int:
+    """How many rows a share is: at least one if it is above zero, and one row stays."""
+    if share == 0:
+        return 0
+    floor = int(share * of + 1e-9)  # 0.29 · 100 is 28.999… in floating point
+    return max(0, min(max(1, floor), there - 1))
 
 
 def save_partition(path: str | Path, partition: Partition) -> None:

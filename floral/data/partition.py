@@ -16,6 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from floral import check
+from floral.data.first_argument import first_by_place
 from floral.data.names import sortable_names
 from floral.data.ownership import Partition, load_partition
 from floral.errors import DataError
@@ -39,6 +40,7 @@ class Partitioner(Protocol):
     def __call__(self, fields: Mapping[str, np.ndarray], rng: np.random.Generator) -> Partition: ...
 
 
+@first_by_place
 def iid(*, clients: int = 100) -> Partitioner:
     """Shuffles the examples and deals them in equal parts (they differ by at most one).
 
@@ -57,6 +59,7 @@ def iid(*, clients: int = 100) -> Partitioner:
     return deal
 
 
+@first_by_place
 def blocks(*, clients: int = 100) -> Partitioner:
     """Cuts the examples, as stored, into equal contiguous blocks (they differ by at most one).
 
@@ -71,6 +74,7 @@ def blocks(*, clients: int = 100) -> Partitioner:
     return deal
 
 
+@first_by_place
 def dirichlet(*, clients: int = 100, alpha: float = 0.5, min_examples: int = 1) -> Partitioner:
     """Label skew: each class is divided among the clients by a Dirichlet(alpha) draw.
 
@@ -103,6 +107,7 @@ def dirichlet(*, clients: int = 100, alpha: float = 0.5, min_examples: int = 1) 
     return deal
 
 
+@first_by_place
 def shards(*, clients: int = 100, shards_per_client: int = 2) -> Partitioner:
     """Label skew: sorts by label, cuts into equal shards and deals each client a few at random.
 
@@ -126,6 +131,7 @@ def shards(*, clients: int = 100, shards_per_client: int = 2) -> Partitioner:
     return deal
 
 
+@first_by_place
 def quantity_skew(*, clients: int = 100, alpha: float = 0.5, min_examples: int = 1) -> Partitioner:
     """Sizes by a Dirichlet(alpha) draw, examples at random.
 
@@ -151,6 +157,7 @@ def quantity_skew(*, clients: int = 100, alpha: float = 0.5, min_examples: int =
     return deal
 
 
+@first_by_place
 def natural(*, field: str) -> Partitioner:
     """One client for each value of a field, in sorted order of the values, which name the clients.
 
@@ -173,6 +180,7 @@ def natural(*, field: str) -> Partitioner:
     return deal
 
 
+@first_by_place
 def saved(*, path: str) -> Partitioner:
     """The partition that ``save_partition`` wrote, whatever the seed.
 
@@ -182,6 +190,7 @@ def saved(*, path: str) -> Partitioner:
     return lambda fields, rng: load_partition(path)
 
 
+@first_by_place
 def label_clusters(*, clients: int = 100, clusters: int = 10) -> Partitioner:
     """Clients k mod C share the labels c mod C, in contiguous shards; sets the trait "cluster".
 

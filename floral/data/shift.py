@@ -18,6 +18,7 @@ import numpy as np
 from floral import check
 from floral.data.aligned import aligned_copy, aligned_zeros
 from floral.data.clients import FederatedDataset, Split
+from floral.data.first_argument import first_by_place
 from floral.data.lazy import is_plain
 from floral.errors import DataError, SpecError
 
@@ -35,6 +36,7 @@ def none() -> Shift:
     return lambda dataset, rng: dataset
 
 
+@first_by_place
 def rotate(
     *, clusters: int = 4, sizes: Sequence[int] | None = None, keep_turns: bool = False
 ) -> Shift:
@@ -77,6 +79,7 @@ def rotate(
     return shift
 
 
+@first_by_place
 def permute(*, clusters: int = 4, sizes: Sequence[int] | None = None) -> Shift:
     """The pixels (or features) of cluster c stand in its own random order, channels together.
 
@@ -101,6 +104,7 @@ def permute(*, clusters: int = 4, sizes: Sequence[int] | None = None) -> Shift:
     return shift
 
 
+@first_by_place
 def label_shift(*, clusters: int = 4, sizes: Sequence[int] | None = None) -> Shift:
     """Labels of cluster c become (y + c) mod the number of classes.
 
@@ -127,6 +131,7 @@ def label_shift(*, clusters: int = 4, sizes: Sequence[int] | None = None) -> Shi
     return shift
 
 
+@first_by_place
 def noise(*, std: float = 0.1, clusters: int | None = None) -> Shift:
     """Gaussian noise on the features, a level a client or cluster: g of G gets std · (g + 1) / G.
 

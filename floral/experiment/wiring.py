@@ -128,7 +128,7 @@ def population(
     source: Source,
     partition: Partitioner | None = None,
     shift: Shift | None = None,
-    split: Mapping[str, float] | None = None,
+    split: Mapping[str, float] | str | None = None,
     keep: float = 1.0,
     unseen: int | float = 0,
     standardize: bool = False,
@@ -140,7 +140,8 @@ def population(
       source: where examples come from.
       partition: how examples are dealt to clients.
       shift: how clients' data differ beyond that.
-      split: the shares of each client's examples for validation and test.
+      split: the shares of each client's examples for validation and test, or the field of the
+        source that says which split each example is of.
       keep: the share of each client's training examples that is kept.
       unseen: how many clients, or which share of them, never train.
       standardize: whether each channel of the features gets mean 0 and standard deviation 1, both
