@@ -49,7 +49,7 @@ PUBLIC = {
     "mlp resnet vgg vit",
     "floral.simulate": """
         Costs Execution Personalization Sampler SimulationState Simulator Variances best_start
-        execution fixed full make_simulator personalization sample_batch scheduled start_key
+        execution fixed full grow make_simulator personalization sample_batch scheduled start_key
     """,
     "floral.uplink": "Fold Reducer Uplink clip factor_mean product_mean residual_mean uplink "
     "weighted_mean",

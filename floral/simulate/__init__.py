@@ -4,6 +4,7 @@ from floral.simulate.assembly import make_simulator, sample_batch
 from floral.simulate.costs import Costs
 from floral.simulate.diagnose import Variances
 from floral.simulate.execution import Execution, execution
+from floral.simulate.grow import grow
 from floral.simulate.personalize import Personalization, personalization
 from floral.simulate.restarts import best_start, start_key
 from floral.simulate.sampling import Sampler, fixed, full, scheduled
@@ -22,6 +23,7 @@ __all__ = [
     "execution",
     "fixed",
     "full",
+    "grow",
     "make_simulator",
     "personalization",
     "sample_batch",
