@@ -18,6 +18,7 @@ LAYERS = (
         "typing",
         "errors",
         "check",
+        "display",
         "tree",
         "branch",
         "random",

@@ -118,6 +118,11 @@ class Plan(NamedTuple):
     adaptors: dict[str, Adaptor]
     leaves: dict[str, jax.ShapeDtypeStruct]
 
+    def __repr__(self) -> str:
+        kinds = [adaptor.kind for adaptor in self.adaptors.values()]
+        counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+        return f"Plan({len(kinds)} of {len(self.leaves)} leaves adapted: {counts or 'none'})"
+
 
 class Bank(NamedTuple):
     """C adaptors for every leaf of a plan.

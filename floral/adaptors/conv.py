@@ -54,7 +54,7 @@ def conv(
     """Adapts a convolution kernel ``[*k, c_in, c_out]`` by two thin kernels.
 
     Args:
-      layout: who has which axis, see the module's table. ``separable`` gives the longer axis to the
+      layout: which factor has which axis. ``separable`` gives the longer axis to the
         side with fewer channels (of a square kernel, a has the first); with one spatial axis it
         is ``balanced``. ``reshaped`` is the matrix ``[c_in, k c_out]``, the same as ``out``.
       rank: the number of directions between the two.

@@ -7,6 +7,7 @@ import optax
 
 from floral.adaptors import Factored
 from floral.data import Batches
+from floral.display import functions
 from floral.messages import Context, Download, Reduced, Upload
 from floral.typing import Array, Batch, Key, Params, PyTree
 
@@ -91,5 +92,9 @@ class FederatedAlgorithm(NamedTuple):
     report: Callable[[Any], dict[str, Array]] | None = None
     diagnostics: Diagnostics | None = None
     factored: Factored | None = None
+
+    def __repr__(self) -> str:
+        return functions(self, "FederatedAlgorithm", self._fields)
+
     local_optimizer: optax.GradientTransformation | None = None
     global_model: bool = True

@@ -79,7 +79,7 @@ def schema(arguments: argparse.Namespace) -> int:
     if arguments.area is None:
         print(json.dumps(config_schema(places.SCHEMA, places.EXPERIMENT), indent=2))
         return 0
-    areas = {area.name: area for area in places.AREAS}
+    areas = {area.name: area for area in (places.EXPERIMENT, *places.AREAS)}
     check.one_of(areas, area=arguments.area)
     print(listing(places.SCHEMA, areas[arguments.area]))
     return 0

@@ -123,7 +123,12 @@ def make_parser() -> argparse.ArgumentParser:
     report.add_argument("--out", help="also write it to this file")
     report.set_defaults(command=reports.report)
     schema = commands.add_parser("schema", help="the JSON Schema of a config, or one area's kinds")
-    schema.add_argument("area", nargs="?", help="list the kinds of one area, as algorithm")
+    schema.add_argument(
+        "area",
+        nargs="?",
+        help="list the settings of the top level (experiment), or the kinds of one area, as "
+        "algorithm",
+    )
     schema.set_defaults(command=look.schema)
     return parser
 

@@ -21,6 +21,7 @@ from floral.data.labels import shared_names
 from floral.data.lazy import is_plain
 from floral.data.names import names_array
 from floral.data.splits import SPLITS
+from floral.display import as_html, each
 from floral.errors import DataError
 
 __all__ = [
@@ -79,6 +80,18 @@ class FederatedDataset(NamedTuple):
     """``[N]`` words, the clients' names; None where they have none."""
     class_names: tuple[str, ...] | None = None
     """The word of each class, in order; None where labels have none."""
+
+    def __repr__(self) -> str:
+        x = self.splits["train"].examples["x"]
+        classes = "" if self.num_classes is None else f", {self.num_classes} classes"
+        sizes = ", ".join(f"{name} {int(s.sizes.sum()):,}" for name, s in self.splits.items())
+        return (
+            f"FederatedDataset({self.num_clients} clients, {int(self.unseen.sum())} unseen; "
+            f"{sizes} examples; x {each(x)}{classes})"
+        )
+
+    def _repr_html_(self) -> str:
+        return as_html(self.describe())
 
     @property
     def num_clients(self) -> int:

@@ -17,6 +17,9 @@ __all__ = ["idx", "mnist"]
 
 _FOLDERS = {"digits": "mnist", "fashion": "fashion_mnist"}
 _PARTS = ("train", "t10k")
+_FILES = [
+    f"{part}-{kind}" for part in _PARTS for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
+]
 
 
 @first_by_place
@@ -64,7 +67,8 @@ def mnist(
     """All 70,000 images of MNIST or Fashion-MNIST: x ``[70000, 28, 28, 1]`` in [0, 1].
 
     The 60,000 training images come first; the field ``"file"`` is 0 for them and 1 for the 10,000
-    others. ``python experiments/floral/fetch.py`` puts the files where they are looked for.
+    others. Nothing is downloaded; in a checkout, ``experiments/floral/fetch.py`` puts the files
+    where they are looked for.
 
     Args:
       variant: digits, or fashion: articles of clothing in the same format.
@@ -79,8 +83,8 @@ def mnist(
     place = default if folder is None else Path(folder).expanduser()
     if not place.is_dir():
         raise DataError(
-            f"no folder {str(place)!r} with the files of MNIST's {variant}; "
-            f"python experiments/floral/fetch.py {_FOLDERS[variant]} makes it"
+            f"no folder {str(place)!r} with the files of MNIST's {variant}: put "
+            f"{', '.join(_FILES)} there, gzipped or not, or say by folder where they are"
         )
 
     def files(kind: str) -> list[str]:

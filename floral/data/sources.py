@@ -20,6 +20,7 @@ from floral.data.door import as_examples
 from floral.data.first_argument import first_by_place
 from floral.data.pixels import scaled
 from floral.data.splits import SPLITS
+from floral.display import as_html, each, examples
 from floral.errors import DataError
 
 __all__ = ["Source", "arrays", "digits", "existing", "from_npz", "npz"]
@@ -38,6 +39,15 @@ class Source(NamedTuple):
     """Where the examples came from, for messages and records."""
     class_names: tuple[str, ...] | None = None
     """The word of each class, in order; None where labels have none."""
+
+    def __repr__(self) -> str:
+        classes = "" if self.num_classes is None else f", {self.num_classes} classes"
+        fields = f", fields {', '.join(self.fields)}" if self.fields else ""
+        x = self.examples["x"]
+        return f"Source({self.name!r}: {examples(len(x))}, x {each(x)}{classes}{fields})"
+
+    def _repr_html_(self) -> str:
+        return as_html(repr(self))
 
 
 def arrays(

@@ -11,6 +11,7 @@ from floral.adaptors import AdaptedModel, Plan, adapted, make_plan
 from floral.adaptors.suggest import suggested_rules
 from floral.algorithms import FederatedAlgorithm
 from floral.data import FederatedDataset
+from floral.display import as_html
 from floral.errors import ConfigError, SpecError
 from floral.experiment import places
 from floral.experiment.places import SCHEMA
@@ -55,6 +56,16 @@ class Experiment(NamedTuple):
     checkpointing: Checkpointing
     rounds: int
     restarts: Restarts | None
+
+    def __repr__(self) -> str:
+        kind = self.config["algorithm"]["kind"]
+        return f"Experiment({kind}: {self.rounds} rounds, {self.dataset!r}, {self.simulator!r})"
+
+    def _repr_html_(self) -> str:
+        return as_html(
+            f"{self.config['algorithm']['kind']}: {self.rounds} rounds\n"
+            f"{self.dataset.describe()}\n{self.simulator!r}"
+        )
 
 
 def build_dataset(config: Mapping[str, Any]) -> FederatedDataset:

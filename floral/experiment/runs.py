@@ -10,6 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from floral.display import as_html
 from floral.errors import ConfigError
 from floral.experiment import checkpoint, record
 from floral.experiment.build import Experiment
@@ -30,8 +31,10 @@ from floral.experiment.processes import is_first, told
 from floral.experiment.progress import Progress, Silent
 from floral.experiment.report import write_report
 from floral.experiment.run import Interrupted, run_method
+from floral.experiment.tables import headline_table
 from floral.experiment.walks import remembered
 from floral.simulate.probe import Timings
+from floral.text_table import aligned
 
 __all__ = ["Result", "load_run", "resume", "run"]
 
@@ -52,6 +55,14 @@ class Result(NamedTuple):
     summaries: dict[str, dict[str, Any]]
     figure: Path
     report: Path
+
+    def __repr__(self) -> str:
+        rounds = ", ".join(f"{name} {each['rounds']}" for name, each in self.summaries.items())
+        return f"Result({str(self.folder)!r}: rounds {rounds}; the table is in {self.report})"
+
+    def _repr_html_(self) -> str:
+        head, rows = headline_table(self.summaries)
+        return as_html(aligned([head, *rows], numbers=range(1, len(head))))
 
 
 def run(

@@ -61,7 +61,9 @@ def parameters(factory: Factory, names: Collection[str] = ()) -> dict[str, Param
     described = argument_descriptions(factory)
     return {
         name: Parameter(
-            _resolve(factory, name, given.annotation, names), given.default, described.get(name, "")
+            _resolve(factory, name, given.annotation, names),
+            given.default,
+            _in_yaml(described.get(name, "")),
         )
         for name, given in inspect.signature(factory).parameters.items()
         if given.kind is inspect.Parameter.KEYWORD_ONLY
@@ -123,6 +125,13 @@ def exported(module: str, *, returns: str) -> Callable[[], Mapping[str, Factory]
         return {name: made for name, made in public.items() if _returns(made, returns)}
 
     return load
+
+
+def _in_yaml(description: str) -> str:
+    """A description as a reader of configs knows its words: no markup, null for None."""
+    words = {"None": "null", "True": "true", "False": "false"}
+    plain = description.replace("``", "")
+    return re.sub(r"\b(None|True|False)\b", lambda word: words[word[0]], plain)
 
 
 def _returns(candidate: Any, name: str) -> bool:

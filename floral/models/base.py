@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 
+from floral.display import functions
 from floral.errors import SpecError
 from floral.random import stream
 from floral.typing import Batch, Key, Params, PyTree
@@ -53,6 +54,9 @@ class Model(NamedTuple):
     init: Callable[[Key, Batch], tuple[Params, PyTree]]
     apply: Apply
     features: Callable[[Params, PyTree, Batch], Any] | None = None
+
+    def __repr__(self) -> str:
+        return functions(self, "Model", self._fields)
 
 
 def augmented(model: Model, augment: Callable[[Key, Batch], Batch]) -> Model:

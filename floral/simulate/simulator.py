@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from floral.display import as_html
 from floral.simulate.clients import DeviceData
 from floral.simulate.costs import Costs
 from floral.simulate.memory import Memory
@@ -35,7 +36,9 @@ class Simulator(NamedTuple):
       evaluate: ``(state, split="test", clients=None, personalization=None) -> {"client": [n],
         metric: [n], ...}``, each client's own model on its own data; clients that keep nothing, and
         unseen ones, personalize first, where there is anything to find. With a personalization
-        given, all that are asked for join anew by it, whatever they keep.
+        given, all that are asked for join anew by it, whatever they keep. As a table of pandas:
+        ``pandas.DataFrame({name: list(values) for name, values in report.items()})``, in which
+        what is more than one number a client, as ``mixture`` [n, C], is one cell each.
       diagnose: ``(state, clients [n], groups [n], *, num_groups, split="train", examples=16) ->
         {"client": [n], "examples": [n], "loss": [n], "loss_alone": [n, C], "variances":
         Variances}``: the losses of clients' own models and of each adaptor alone on so many of
@@ -77,3 +80,14 @@ class Simulator(NamedTuple):
     devices: int
     data: DeviceData
     timings: Mapping[int, float]
+
+    def __repr__(self) -> str:
+        costs, devices = self.costs, f"{self.devices} device{'' if self.devices == 1 else 's'}"
+        return (
+            f"Simulator(cohort of {self.cohort}, {self.chunk} side by side on {devices}; "
+            f"{costs.model_parameters:,} parameters; a client and round: "
+            f"{costs.upload_bytes:,} bytes up, {costs.download_bytes:,} down)"
+        )
+
+    def _repr_html_(self) -> str:
+        return as_html(repr(self))

@@ -208,7 +208,7 @@ def test_mnist_is_its_four_files_zipped_or_not(small_mnist):
 
 def test_a_missing_mnist_says_how_to_get_it(small_mnist, tmp_path):
     nowhere = str(tmp_path / "nowhere")
-    with pytest.raises(DataError, match=r"experiments/floral/fetch.py fashion_mnist makes it"):
+    with pytest.raises(DataError, match=r"put train-images-idx3-ubyte, .* there, .* say by folder"):
         data.mnist(variant="fashion", folder=nowhere)
     (small_mnist / "t10k-images-idx3-ubyte").unlink()
     with pytest.raises(DataError, match=r"no data file at '.*t10k-images-idx3-ubyte'"):

@@ -3,13 +3,19 @@
 from importlib.metadata import version
 from pathlib import Path
 
+import jax
+import numpy as np
+import pandas
 import pytest
 
 import floral
 from floral.cli import main
 from floral.errors import ConfigError
-from floral.experiment import packaged
+from floral.experiment import packaged, places
+from floral.experiment.build import build
 from floral.experiment.config import methods, read
+from floral.experiment.places import SCHEMA
+from floral.experiment.skew import label_skew
 from floral.experiment.yaml_file import load, read_value
 
 CONFIG = """\
@@ -235,8 +241,71 @@ def test_a_run_of_chosen_methods_is_read_back_by_their_names():
     with pytest.raises(ConfigError, match="holds no method 'fedavgg'; did you mean 'fedavg'"):
         floral.load_run(result.folder, method="fedavgg")
     alone = floral.run("small.yaml", only="fedavg")
+    shown = f"Result('{alone.folder}': rounds fedavg 1; the table is in {alone.report})"
+    assert repr(alone) == shown
+    assert "fedavg" in alone._repr_html_()
     assert floral.load_run(alone.folder)[0].config["algorithm"]["kind"] == "fedavg"
     flat = floral.run("small.yaml", compare=None)
     assert floral.load_run(flat.folder, method="floral")[0].config == (
         floral.load_run(flat.folder)[0].config
     )
+
+
+# What commands and prompts show.
+
+
+def test_the_top_level_of_a_config_is_listed_like_an_area(command):
+    status, out, _ = command("schema", "experiment")
+    assert status == 0
+    assert all(f"\n  {key} " in out for key in ("rounds", "data", "compare", "only"))
+
+
+def test_help_for_configs_is_in_the_words_of_configs():
+    for area in places.AREAS:
+        for kind in SCHEMA.kinds(area):
+            for name, (parameter, _) in SCHEMA.form(area, kind).fields.items():
+                for word in ("``", "see below", "None", "True", "False"):
+                    assert word not in parameter.description, f"{area.name} {kind} {name}"
+
+
+def test_describe_shows_which_classes_clients_have():
+    source = floral.data.arrays(np.zeros((8, 2)), [0, 0, 0, 0, 1, 1, 2, 2])
+    dataset = floral.data.federate(source, partition=floral.data.blocks(clients=4))
+    lines = label_skew(dataset).splitlines()
+    assert lines[0] == (
+        "labels: a client has 1.0 of 3 classes (1 to 1); its most frequent is 100% of its "
+        "training examples"
+    )
+    assert [line.split() for line in lines[1:]] == [
+        ["client", "0", "1", "2"],
+        ["0", "2", "0", "0"],
+        ["1", "2", "0", "0"],
+        ["2", "0", "2", "0"],
+        ["3", "0", "0", "2"],
+    ]
+
+
+def test_objects_show_themselves_in_one_short_line():
+    (config,) = methods(read("small.yaml", ["compare=null"])).values()
+    experiment = build(config)
+    source = floral.data.arrays(np.zeros((8, 2)), [0, 1] * 4, fields={"site": [0] * 8})
+    for shown in (
+        source,
+        floral.data.federate(source, partition=floral.data.iid(clients=2)),
+        experiment.dataset,
+        experiment.simulator,
+        experiment.plan,
+        experiment.model,
+        experiment.algorithm,
+        experiment,
+    ):
+        assert repr(shown).startswith(f"{type(shown).__name__}(")
+        assert len(repr(shown)) < 400
+        assert "\n" not in repr(shown)
+        assert "<function" not in repr(shown)
+    assert experiment.simulator._repr_html_().startswith("<pre>Simulator(cohort of 4")
+    assert experiment.dataset._repr_html_().startswith("<pre>4 clients (0 unseen)")
+    assert jax.tree.leaves(experiment.dataset) != []
+    report = experiment.simulator.evaluate(experiment.simulator.init(jax.random.key(0)), "test")
+    frame = pandas.DataFrame({name: list(values) for name, values in report.items()})
+    assert len(frame) == 4
