@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
-__all__ = ["aligned", "markdown"]
+__all__ = ["aligned", "latex", "markdown"]
 
 
 def aligned(rows: Sequence[Sequence[str]], *, numbers: Collection[int]) -> str:
@@ -46,3 +46,60 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int =
     """
     rule = ["---"] * texts + ["---:"] * (len(head) - texts)
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *rows))
+
+
+def latex(head: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int = 1) -> str:
+    r"""A table in LaTeX, for the package booktabs; titles and cells are escaped.
+
+    Args:
+      head: its titles.
+      rows: cells, as many in each row.
+      texts: how many of the first columns are texts; the others are numbers and stand to the right.
+
+    Example:
+      >>> print(latex(["name", "share"], [["low_rank", "5 %"]]))
+      \begin{tabular}{lr}
+      \toprule
+      name & share \\
+      \midrule
+      low\_rank & 5 \% \\
+      \bottomrule
+      \end{tabular}
+    """
+    columns = "l" * texts + "r" * (len(head) - texts)
+    first, *others = (" & ".join(map(_in_latex, line)) + r" \\" for line in (head, *rows))
+    return "\n".join(
+        (
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            first,
+            r"\midrule",
+            *others,
+            r"\bottomrule",
+            r"\end{tabular}",
+        )
+    )
+
+
+_LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "&": r"\&",
+        "%": r"\%",
+        "_": r"\_",
+        "#": r"\#",
+        "$": r"\$",
+        "{": r"\{",
+        "}": r"\}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": "$<$",
+        "±": r"$\pm$",
+        "–": "--",
+        "`": "",
+    }
+)
+
+
+def _in_latex(cell: str) -> str:
+    return cell.translate(_LATEX)

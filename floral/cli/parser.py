@@ -105,8 +105,9 @@ def make_parser() -> argparse.ArgumentParser:
     new.set_defaults(command=look.new)
     report = commands.add_parser(
         "report",
-        help="runs of several seeds side by side, with intervals and paired differences",
-        description="Prints Markdown: a table a task, runs that differ in their seeds in one row.",
+        help="runs side by side, over seeds and settings, with intervals and paired differences",
+        description="Prints Markdown: a table a task, and in it a row for each method and for each "
+        "of the settings in which its runs differ, with their seeds inside.",
     )
     report.add_argument("folders", nargs="+", help="run folders, as runs/quickstart")
     report.add_argument("--against", help="the method to subtract (default: the first)")
@@ -120,7 +121,10 @@ def make_parser() -> argparse.ArgumentParser:
         default="mean",
         help="over clients: mean, of_examples, worst_decile, p10, std, gini (default: mean)",
     )
-    report.add_argument("--out", help="also write it to this file")
+    report.add_argument("--out", help="also write it to this file; LaTeX tables if it ends in .tex")
+    report.add_argument(
+        "--figure", help="also draw learning curves, with bands over seeds: a .png, .pdf or .svg"
+    )
     report.set_defaults(command=reports.report)
     schema = commands.add_parser("schema", help="the JSON Schema of a config, or one area's kinds")
     schema.add_argument(

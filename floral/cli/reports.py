@@ -8,6 +8,8 @@ __all__ = ["report"]
 def report(arguments: argparse.Namespace) -> int:
     from floral.experiment.comparison import compare
 
-    settings = {name: getattr(arguments, name) for name in ("against", "at", "number", "out")}
+    settings = {
+        name: getattr(arguments, name) for name in ("against", "at", "number", "out", "figure")
+    }
     print(compare(arguments.folders, **settings))
     return 0

@@ -132,10 +132,15 @@ def told_non_finite(summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:
         if (found := summary.get("non_finite")) is None:
             continue
         client = f" (first by client {found['client']})" if "client" in found else ""
+        if dropped := found.get("dropped_in_rounds"):
+            said.append(
+                f"{name}: clients whose values are not finite had no weight in {dropped} rounds, "
+                f"from round {found['round']} on{client}; look at their data"
+            )
+            continue
         said.append(
             f"{name}: round {found['round']}: the {found['what']} is not finite{client}; look at "
-            "this client's data, or try a smaller local.learning_rate or uplink.client "
-            "clip_by_global_norm"
+            "its data, or try a smaller local.learning_rate or uplink.non_finite=drop"
         )
     return said
 

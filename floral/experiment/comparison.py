@@ -7,10 +7,12 @@ import numpy as np
 
 from floral.errors import ConfigError
 from floral.experiment import record
-from floral.experiment.seeds import Ended, collect
+from floral.experiment.plot import save_figure
+from floral.experiment.seed_figure import seed_curves, seeds_figure
+from floral.experiment.seeds import Ended, collect, unfinished
 from floral.experiment.yaml_file import write_atomically
 from floral.metrics import between_clients, between_seeds, over_clients, over_seeds
-from floral.text_table import markdown
+from floral.text_table import latex, markdown
 
 __all__ = ["compare", "probability"]
 
@@ -25,12 +27,15 @@ def compare(
     number: str = "mean",
     confidence: float = 0.95,
     out: str | Path | None = None,
+    figure: str | Path | None = None,
 ) -> str:
-    """Run folders that differ in their seeds side by side, a table a task.
+    """Run folders side by side, a table a task: runs that differ in their seeds alone are a row.
 
-    Over several seeds intervals are Student's t, and differences are paired by seed. Of a single
-    seed they are bootstraps over clients, which say how its numbers would differ with other
-    clients, and not with another seed.
+    Where runs of a method differ in other settings too, each group of equal settings is a row of
+    its own, called by those settings. A table with several seeds of any method has Student's t
+    intervals, and differences paired by seed; a row of one seed has none. A table of single seeds
+    has bootstraps over clients, which say how its numbers would differ with other clients, and not
+    with another seed.
 
     Args:
       folders: run folders, as ``floral run`` makes them, of one or of several tasks.
@@ -38,15 +43,20 @@ def compare(
       at: which evaluation counts: ``last``, ``best`` on validation data, or ``last_bin``.
       number: which number over clients: ``mean``, ``of_examples``, ``worst_decile``, ….
       confidence: of the intervals.
-      out: a file to write it to as well, whole or not at all.
+      out: a file to write it to as well, whole or not at all; as LaTeX tables if it ends in
+        ``.tex``.
+      figure: a file for learning curves over rounds, with bands over seeds: ``.png``, ``.pdf`` or
+        ``.svg``.
 
     Returns:
       Markdown.
 
     Raises:
-      ConfigError: as ``seeds.collect``; also if no run is finished, or no task has the method.
+      ConfigError: as ``seeds.collect``; also if no run is finished, no task has the method, or the
+        figure has another suffix.
     """
-    tasks = collect([Path(folder) for folder in folders], at=at, number=number)
+    places = [Path(folder) for folder in folders]
+    tasks = collect(places, at=at, number=number, variants=True)
     if not tasks:
         raise ConfigError("no finished run in these folders; go on with them by floral resume")
     known = list(dict.fromkeys(method for methods in tasks.values() for method in methods))
@@ -54,13 +64,18 @@ def compare(
         raise ConfigError(f"against: no run of {against!r}, but of {', '.join(known)}")
     # Per-client tables are read at the last evaluation, and resampled where it is what counts.
     by_client = number if at == "last" and number in ("mean", "of_examples") else None
-    parts = [
-        f"## {task}\n\n{_table(methods, against, by_client, confidence)}\n"
-        for task, methods in tasks.items()
-    ]
+    tables = {
+        task: _table(methods, against, by_client, confidence) for task, methods in tasks.items()
+    }
+    parts = [f"## {task}\n\n{markdown(*table)}\n" for task, table in tables.items()]
+    if missing := unfinished(places):
+        parts.append(f"Not finished, and left out: {', '.join(missing)}.\n")
     text = "\n".join([*parts, _legend(at, number, confidence)])
+    if figure is not None:
+        save_figure(seeds_figure(seed_curves(tasks, number), number=number), Path(figure))
     if out is not None:
-        write_atomically(Path(out), text)
+        tex = "\n\n".join(f"% {task}\n{latex(*table)}" for task, table in tables.items()) + "\n"
+        write_atomically(Path(out), tex if Path(out).suffix == ".tex" else text)
     return text
 
 
@@ -69,22 +84,24 @@ def _table(
     against: str | None,
     by_client: str | None,
     confidence: float,
-) -> str:
+) -> tuple[list[str], list[list[str]]]:
     base = next(iter(methods)) if against is None or against not in methods else against
     quantity = next(iter(methods[base].values())).quantity
-    head = ["method", "seeds", f"test {quantity}", "interval", "in true group"]
-    head += [f"less `{base}`", "interval", "p"]
+    if any(len(seeds) > 1 for seeds in methods.values()):
+        by_client = None  # one kind of interval a column
+    head = ["method", "seeds", f"test {quantity}", "interval", "groups found"]
+    head += [f"difference to `{base}`", "its interval", "p"]
     rows = [
         [
             f"`{name}`",
-            ", ".join(map(str, sorted(seeds))),
+            f"{len(seeds)} ({', '.join(map(str, sorted(seeds)))})",
             *_own(seeds, by_client, confidence),
             _agreement(seeds),
             *([_NONE] * 3 if name == base else _less(seeds, methods[base], by_client, confidence)),
         ]
         for name, seeds in methods.items()
     ]
-    return markdown(head, rows)
+    return head, rows
 
 
 def _own(seeds: Mapping[int, Ended], by_client: str | None, confidence: float) -> list[str]:

@@ -32,8 +32,15 @@ def round_line(taken: int, sums: Mapping[str, Any], index: int) -> dict[str, Any
     """
     own = {name: values[index] for name, values in sums.items() if name != "uplink"}
     clients = int(own.pop("cohort"))
-    broken = {"non_finite": int(own.pop("non_finite", 0))}
-    broken["first_non_finite"] = int(own.pop("first_non_finite", -1))
+    broken = {
+        name: int(own.pop(name))
+        for name in ("non_finite", "first_non_finite", "dropped")
+        if name in own
+    }
+    if (
+        broken.get("first_non_finite", -1) < 0
+    ):  # no client's: finite updates overflowed in their sum
+        broken.pop("first_non_finite", None)
     train: dict[str, Any] = {}
     for name, value in own.items():
         shown = shown_name(name)
@@ -42,7 +49,7 @@ def round_line(taken: int, sums: Mapping[str, Any], index: int) -> dict[str, Any
         else:
             train[name] = _plain(value)
     train["clients"] = clients
-    if broken["non_finite"]:
+    if broken.get("non_finite"):
         train |= broken
     line: dict[str, Any] = {"round": taken, "train": train}
     if told := sums.get("uplink"):

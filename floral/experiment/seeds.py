@@ -11,7 +11,7 @@ from floral.experiment.history import CHOICES
 from floral.experiment.record import read_json, read_lines
 from floral.experiment.yaml_file import load
 
-__all__ = ["Ended", "Tasks", "but_seed", "collect"]
+__all__ = ["Ended", "Tasks", "but_seed", "collect", "unfinished"]
 
 
 class Ended(NamedTuple):
@@ -42,8 +42,9 @@ def collect(
     at: str = "last",
     number: str = "mean",
     name: Callable[[Mapping[str, Any], Path], str] | None = None,
+    variants: bool = False,
 ) -> Tasks:
-    """What the finished methods of run folders came to; unfinished ones are left out.
+    """What the finished methods of run folders came to; ``unfinished`` names the others.
 
     Args:
       folders: run folders, as ``floral run`` makes them.
@@ -51,15 +52,18 @@ def collect(
       number: which number over clients, such as ``mean``, ``of_examples`` or ``worst_decile``.
       name: of a run's config and folder the task that it is of; by default runs of equal ``data``
         are of one, which is called as the first one's folder.
+      variants: whether runs of a method may differ in more than their seeds; each group of equal
+        settings is then a method of its own, called by the settings in which the groups differ, as
+        ``floral algorithm.num_adaptors=4``.
 
     Raises:
       SpecError: for another ``at``.
       ConfigError: for a folder that is no run's, for a number that was not recorded, and if two
-        runs of a method have the same seed or differ in more than their seeds.
+        runs of a method have the same seed and settings, or differ in more than their seeds where
+        variants are not asked for.
     """
     check.one_of(CHOICES, at=at)
-    tasks: Tasks = {}
-    first_of: dict[tuple[str, str], tuple[Path, dict[str, Any]]] = {}
+    grouped: dict[str, dict[str, list[_Variant]]] = {}
     name = _first_of_equal_data() if name is None else name
     for folder in folders:
         if not (folder / "config.yaml").is_file():
@@ -68,19 +72,88 @@ def collect(
         task = name(config, folder)
         for method, path in _finished(folder, config):
             place, seed = path.parent, read_json(path)["seed"]
-            settings = but_seed(load(place / "config.yaml"))
-            first, expected = first_of.setdefault((task, method), (place, settings))
-            if settings != expected:
-                other = [key for key in settings if settings[key] != expected.get(key)]
+            known = grouped.setdefault(task, {}).setdefault(method, [])
+            variant = _variant_of(known, place, variants=variants)
+            if seed in variant.seeds:
                 raise ConfigError(
-                    f"{place}: differs from {first} in {', '.join(other) or 'its keys'}, and not "
-                    "in its seed alone; make a table of each"
+                    f"{place}: there is another run of {task} with seed {seed} and the same "
+                    f"settings, {variant.seeds[seed].place}"
                 )
-            seeds = tasks.setdefault(task, {}).setdefault(method, {})
-            if seed in seeds:
-                raise ConfigError(f"{place}: there is another run of {task} with seed {seed}")
-            seeds[seed] = _ended(place, at, number)
-    return tasks
+            variant.seeds[seed] = _ended(place, at, number)
+    return {task: _labelled(methods) for task, methods in grouped.items()}
+
+
+class _Variant(NamedTuple):
+    """Runs of one method with equal settings: those settings, the first folder, and by seed."""
+
+    settings: dict[str, Any]
+    place: Path
+    seeds: dict[int, Ended]
+
+
+def _variant_of(known: list[_Variant], place: Path, *, variants: bool) -> _Variant:
+    """The group of a run, a new one if there is none of its settings."""
+    settings = but_seed(load(place / "config.yaml"))
+    for variant in known:
+        if variant.settings == settings:
+            return variant
+    if known and not variants:
+        first = known[0]
+        other = [key for key in settings if settings[key] != first.settings.get(key)]
+        raise ConfigError(
+            f"{place}: differs from {first.place} in {', '.join(other) or 'its keys'}, and not "
+            "in its seed alone; make a table of each"
+        )
+    known.append(_Variant(settings, place, {}))
+    return known[-1]
+
+
+def _labelled(methods: Mapping[str, list[_Variant]]) -> dict[str, dict[int, Ended]]:
+    """By the method's name, with the settings in which its groups differ, if there are several."""
+    labelled = {}
+    for method, variants in methods.items():
+        flat = [_flat(variant.settings) for variant in variants]
+        keys = dict.fromkeys(key for settings in flat for key in settings)
+        differing = [key for key in keys if len({repr(s.get(key, _ABSENT)) for s in flat}) > 1]
+        for variant, settings in zip(variants, flat, strict=True):
+            words = [f"{key}={_word(settings.get(key, _ABSENT))}" for key in differing]
+            labelled[" ".join([method, *words])] = variant.seeds
+    return labelled
+
+
+_ABSENT = object()
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings by their dotted paths."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _word(value: Any) -> str:
+    if value is _ABSENT:
+        return "(none)"
+    return "null" if value is None else str(value).replace(" ", "")
+
+
+def unfinished(folders: Iterable[Path]) -> list[str]:
+    """The folders of methods that were begun or asked for and are not finished."""
+    missing = []
+    for folder in folders:
+        config = load(folder / "config.yaml")
+        compared = config.get("compare") or {}
+        if not compared:
+            places = [folder]
+        else:
+            own = [main_method(config)] if "algorithm" in config else []
+            places = [folder / name for name in (*own, *compared)]
+        missing += [str(p) for p in places if not (p / "summary.json").is_file()]
+    return missing
 
 
 def but_seed(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -38,6 +38,8 @@ def summarize(experiment: Experiment, folder: Path, state: SimulationState) -> d
         names = experiment.dataset.client_names
         if names is not None and "client" in broken:
             broken["client"] = str(names[broken["client"]])
+        if dropping := sum(line["train"].get("dropped", 0) > 0 for line in lines):
+            broken["dropped_in_rounds"] = dropping
         summary["non_finite"] = broken
     if (restarts := tried(folder)) is not None:
         summary["restarts"] = restarts

@@ -7,6 +7,8 @@ from scipy import stats
 import floral
 from floral.cli import main
 from floral.errors import ConfigError, SpecError
+from floral.experiment.seed_figure import seed_curves, seeds_figure
+from floral.experiment.seeds import collect
 from floral.metrics import over_clients
 
 ACCURACIES = {"floral": (0.89, 0.93, 0.94), "fedavg": (0.90, 0.92, 0.94)}
@@ -31,7 +33,7 @@ def test_seeds_of_a_task_make_a_row_a_method_with_t_intervals(three):
     rows = rows_of(floral.compare(three, against="fedavg"))
     found = stats.ttest_1samp([90.0, 92.0, 94.0], 0).confidence_interval(0.95)
     interval = f"[{found.low:.1f}, {found.high:.1f}]"
-    assert rows["fedavg"] == ["0, 1, 2", "92.0 ± 2.0", interval, "–", "–", "–", "–"]
+    assert rows["fedavg"] == ["3 (0, 1, 2)", "92.0 ± 2.0", interval, "–", "–", "–", "–"]
     theirs = stats.ttest_rel([89.0, 93.0, 94.0], [90.0, 92.0, 94.0])
     low, high = theirs.confidence_interval(0.95)
     assert rows["floral"][4:] == ["+0.0 ± 1.0", f"[{low:+.1f}, {high:+.1f}]", "1.000"]
@@ -54,7 +56,7 @@ def test_one_seed_is_resampled_over_the_clients_that_trained(whole):
     found = over_clients(table["test_loss"].to_numpy()[seen], seed=0)
     assert 0 < seen.sum() < len(seen)
     assert row[:3] == [
-        "0",
+        "1 (0)",
         f"{found.mean:.3g}",
         f"[{found.low:.3g}, {found.high:.3g}] over clients",
     ]
@@ -72,7 +74,7 @@ def test_differences_of_one_seed_are_paired_client_by_client(config, tmp_path):
 
 def test_numbers_that_are_no_means_over_clients_have_no_interval_of_one_seed(three):
     rows = rows_of(floral.compare(three[:1], number="worst_decile"))
-    assert rows["floral"] == ["0", "44.5", "–", "–", "–", "–", "–"]
+    assert rows["floral"] == ["1 (0)", "44.5", "–", "–", "–", "–", "–"]
     assert rows["fedavg"][4:] == ["+0.5", "–", "–"]
 
 
@@ -107,10 +109,63 @@ def test_folders_without_a_finished_run_are_refused(tmp_path, add_run):
         floral.compare([unfinished])
 
 
-def test_seeds_are_counted_once_and_settings_must_agree(three, tmp_path, add_run):
+def test_a_seed_is_counted_once(three, tmp_path, add_run):
     again = add_run(tmp_path, "again", 2, {"floral": 0.9})
     with pytest.raises(ConfigError, match="another run of run-0 with seed 2"):
         floral.compare([*three, again])
-    other = add_run(tmp_path, "other", 3, {"floral": 0.9}, cohort={"size": 3})
-    with pytest.raises(ConfigError, match="in cohort, and not in its seed"):
-        floral.compare([*three, other])
+
+
+def test_runs_that_differ_in_settings_are_rows_of_their_own(three, tmp_path, add_run):
+    others = [
+        add_run(tmp_path, f"other-{seed}", seed, {"floral": 0.8}, cohort={"size": 3}, rounds=8)
+        for seed in (0, 1)
+    ]
+    rows = rows_of(floral.compare([*three, *others], against="fedavg"))
+    assert list(rows) == [
+        "floral rounds=4 cohort.size=(none)",
+        "floral rounds=8 cohort.size=3",
+        "fedavg",
+    ]
+    assert rows["floral rounds=8 cohort.size=3"][:2] == ["2 (0, 1)", "80.0 ± 0.0"]
+
+
+def test_a_column_has_one_kind_of_interval_and_what_is_missing_is_named(three, tmp_path):
+    (three[2] / "floral" / "summary.json").unlink()
+    (three[1] / "floral" / "summary.json").unlink()
+    text = floral.compare(three)
+    rows = rows_of(text)
+    assert rows["floral"][:3] == ["1 (0)", "89.0", "–"]
+    assert rows["fedavg"][0] == "3 (0, 1, 2)"
+    assert f"left out: {three[1] / 'floral'}, {three[2] / 'floral'}." in text
+
+
+@pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
+def test_curves_over_seeds_are_drawn_in_the_format_of_the_suffix(three, tmp_path, suffix):
+    path = tmp_path / f"curves.{suffix}"
+    floral.compare(three, figure=path)
+    start = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}[suffix]
+    assert path.read_bytes().startswith(start)
+
+
+def test_another_suffix_is_refused_and_leaves_nothing(three, tmp_path):
+    with pytest.raises(ConfigError, match=r"ends in one of \.png, \.pdf, \.svg"):
+        floral.compare(three, figure=tmp_path / "curves.bmp")
+    assert not list(tmp_path.glob("*curves*"))
+
+
+def test_a_crowded_figure_has_a_panel_for_each_method(tmp_path, add_run):
+    names = {f"method_{index}": 0.5 + index / 20 for index in range(9)}
+    runs = [add_run(tmp_path, f"run-{seed}", seed, names) for seed in (0, 1)]
+    tasks = collect(runs)
+    figure = seeds_figure(seed_curves(tasks, "mean"))
+    assert sum(axis.get_visible() for axis in figure.axes) == 9
+    assert len(seeds_figure(seed_curves(collect(runs[:1]), "mean")).axes) == 12
+
+
+def test_a_table_for_latex_is_written_by_its_suffix(three, tmp_path):
+    out = tmp_path / "table.tex"
+    floral.compare(three, out=out)
+    assert out.read_text().startswith(
+        "% run-0\n\\begin{tabular}{lrrrrrrr}\n\\toprule\nmethod & seeds"
+    )
+    assert r"92.0 $\pm$ 2.0" in out.read_text()
