@@ -110,7 +110,8 @@ class Console:
     def tick(self, taken: int, line: Mapping[str, Any]) -> None:
         loss = f"train loss {line['train'].get('loss', math.nan):.4f}"
         if "evaluation" in line:
-            self._numbers = _short(line["evaluation"], narrow=self._live)
+            room = self._console.width if self._live else None
+            self._numbers = _short(line["evaluation"], room)
         self._show(taken, self._numbers or loss)
         waited = time.monotonic() - self._printed > _SILENCE
         if not self._live and ("evaluation" in line or waited):
@@ -143,12 +144,14 @@ class Pace:
         self._begun, self._rounds, self._now = begun, rounds, now
         self._start = now()
         self._first: tuple[int, float] | None = None
+        self._seen: int | None = None
+        self._end: float | None = None
 
     def clock(self, taken: int, *, short: bool = False) -> str:
         """``0:12, 0:47 to go``, in short ``0:12<0:47``.
 
         The time to go is told once more than the first rounds, which compile, are taken;
-        evaluations so far are in it.
+        evaluations so far are in it. It counts down until further rounds are.
 
         Example:
           >>> seconds = iter([0.0, 10.0, 14.0])
@@ -157,16 +160,22 @@ class Pace:
           ('0:10', '0:14, 0:05 to go')
         """
         now = self._now()
+        if taken != self._seen:
+            self._seen, self._end = taken, self._expected_end(taken, now)
         spent = _minutes(now - self._start)
-        if taken >= self._rounds:
+        if self._end is None:
             return spent
-        if self._first is None and taken > self._begun:
-            self._first = taken, now
-        if self._first is None or taken <= self._first[0]:
-            return spent
-        rounds, since = taken - self._first[0], now - self._first[1]
-        left = _minutes(since / rounds * (self._rounds - taken))
+        left = _minutes(max(0.0, self._end - now))
         return f"{spent}<{left}" if short else f"{spent}, {left} to go"
+
+    def _expected_end(self, taken: int, now: float) -> float | None:
+        if taken >= self._rounds or taken <= self._begun:
+            return None
+        if self._first is None:
+            self._first = taken, now
+            return None
+        rounds, since = taken - self._first[0], now - self._first[1]
+        return now + since / rounds * (self._rounds - taken)
 
 
 def _minutes(seconds: float) -> str:
@@ -206,16 +215,21 @@ def _bars(console: Any, *, live: bool) -> Any:
     return RichProgress(*columns, console=console, disable=not live, expand=True)
 
 
-def _short(evaluation: Mapping[str, Any], *, narrow: bool = False) -> str:
-    """What an evaluation came to; the test numbers alone where there is little room."""
+def _short(evaluation: Mapping[str, Any], room: int | None) -> str:
+    """What an evaluation came to; behind a bar, in so many columns, the test numbers alone."""
     groups = [group for group in ("validation", "test", "unseen") if group in evaluation]
-    if narrow:
+    if room is not None:
         groups = [group for group in ("test", "validation") if group in evaluation][:1]
     words = []
     for group in groups:
         numbers = evaluation[group]
         if "accuracy" in numbers:
-            words.append(f"{group} {numbers['accuracy']['mean']:.1%}")
+            words.append(f"{group} {_shown(numbers['accuracy']['mean'], '.1%')}")
         else:
-            words.append(f"{group} loss {numbers['loss']['mean']:.3g}")
+            name = group if room is not None and room < _WIDE else f"{group} loss"
+            words.append(f"{name} {_shown(numbers['loss']['mean'], '.3g')}")
     return "  ".join(words)
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)

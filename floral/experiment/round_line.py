@@ -37,9 +37,7 @@ def round_line(taken: int, sums: Mapping[str, Any], index: int) -> dict[str, Any
         for name in ("non_finite", "first_non_finite", "dropped")
         if name in own
     }
-    if (
-        broken.get("first_non_finite", -1) < 0
-    ):  # no client's: finite updates overflowed in their sum
+    if broken.get("first_non_finite", -1) < 0:  # none's: finite updates whose sum overflows
         broken.pop("first_non_finite", None)
     train: dict[str, Any] = {}
     for name, value in own.items():

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from floral.experiment import record
 from floral.experiment.advice import advice_for, facts_of
 from floral.experiment.build import Experiment
@@ -35,6 +37,7 @@ def summarize(experiment: Experiment, folder: Path, state: SimulationState) -> d
         "timing": _timing(times, experiment.rounds),
     }
     if (broken := first_non_finite(lines)) is not None:
+        broken |= _evaluated_client(folder, broken)
         names = experiment.dataset.client_names
         if names is not None and "client" in broken:
             broken["client"] = str(names[broken["client"]])
@@ -58,8 +61,7 @@ def first_non_finite(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any] | Non
         train = line["train"]
         if train.get("non_finite"):
             what = "update" if _finite(train.get("loss", 0.0)) else "loss"
-            client = train["first_non_finite"]  # -1: its update alone, and whose is not known
-            known = {"client": client} if client >= 0 else {}
+            known = {"client": train["first_non_finite"]} if "first_non_finite" in train else {}
             return {"round": line["round"], "what": what, **known}
         if not _finite(train.get("loss", 0.0)):
             return {"round": line["round"], "what": "loss"}
@@ -68,6 +70,23 @@ def first_non_finite(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any] | Non
             if numbers and not _finite(numbers["loss"]["mean"]):
                 return {"round": line["round"], "what": f"{group} loss"}
     return None
+
+
+def _evaluated_client(folder: Path, broken: Mapping[str, Any]) -> dict[str, int]:
+    """``client``, the first whose loss an evaluation found not finite; nothing otherwise."""
+    import pyarrow.parquet
+
+    group, _, what = broken["what"].partition(" ")
+    tables = {taken: path for path, taken in record.client_tables(folder).items()}
+    if what != "loss" or broken["round"] not in tables:
+        return {}
+    table = pyarrow.parquet.read_table(tables[broken["round"]])
+    column = "validation_loss" if group == "validation" else "test_loss"
+    asked = table["unseen"].to_numpy() == (group == "unseen")
+    wrong = asked & ~np.isfinite(table[column].to_numpy())
+    if f"{column.partition('_')[0]}_examples" in table.column_names:
+        wrong &= table[f"{column.partition('_')[0]}_examples"].to_numpy() > 0
+    return {"client": int(table["client"].to_numpy()[wrong][0])} if wrong.any() else {}
 
 
 def _finite(value: float | None) -> bool:

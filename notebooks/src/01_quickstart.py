@@ -52,7 +52,7 @@ figure, axes = plt.subplots(4, 8, figsize=(8, 4.4), layout="constrained")
 for group, row in enumerate(axes):
     examples = dataset.client(group)["train"]
     for place, axis in enumerate(row):
-        axis.imshow(examples["x"][place, ..., 0], cmap="gray_r")
+        axis.imshow(examples["x"][place, ..., 0], cmap="gray_r", interpolation="nearest")
         axis.set_title(str(examples["y"][place]), fontsize=9)
         axis.set_axis_off()
 figure.suptitle("A client of each group: its digits, and what it calls them")
@@ -118,13 +118,22 @@ for taken in range(1, 41):
 
 # %%
 order = seen[np.argsort(clusters[seen], kind="stable")]
+last = snapshots[40]["mixture"]
+means = [last[clusters[seen] == group].mean(axis=0) for group in range(4)]
+adaptors = np.argsort(np.argmax(means, axis=0), kind="stable")  # in the order of the groups
 figure, axes = plt.subplots(1, 4, figsize=(9, 4), layout="constrained", sharey=True)
 for axis, taken in zip(axes, (1, 10, 20, 40), strict=True):
     weights = dict(zip(seen, snapshots[taken]["mixture"], strict=True))
     image = axis.imshow(
-        np.stack([weights[k] for k in order]), aspect="auto", cmap="cividis", vmin=0, vmax=1
+        np.stack([weights[k] for k in order])[:, adaptors],
+        aspect="auto",
+        cmap="cividis",
+        vmin=0,
+        vmax=1,
+        interpolation="nearest",
     )
-    axis.set(title=f"after round {taken}", xlabel="adaptor", xticks=range(4))
+    axis.set_xticks(range(4), adaptors)
+    axis.set(title=f"after round {taken}", xlabel="adaptor")
 axes[0].set_ylabel("clients, sorted by true group")
 figure.colorbar(image, ax=axes, label="weight")
 plt.show()
@@ -144,7 +153,7 @@ figure, axis = plt.subplots(figsize=(6, 3.4), layout="constrained")
 axis.plot(taken, accuracy, "o-", label="test accuracy, mean over clients", color="#0072B2")
 axis.plot(taken, found, "s--", label="clients in their true group", color="#D55E00")
 axis.set(xlabel="round", ylabel="%", ylim=(0, 102))
-axis.legend()
+figure.legend(loc="outside lower center", ncols=2)
 axis.grid(alpha=0.3)
 plt.show()
 

@@ -46,7 +46,11 @@ print(dataset.describe())
 figure, axes = plt.subplots(4, 10, figsize=(8, 3.6), layout="constrained")
 for group, row in enumerate(axes):
     for place, axis in enumerate(row):
-        axis.imshow(dataset.client(group)["train"]["x"][place, ..., 0], cmap="gray_r")
+        axis.imshow(
+            dataset.client(group)["train"]["x"][place, ..., 0],
+            cmap="gray_r",
+            interpolation="nearest",
+        )
         axis.set_axis_off()
 figure.suptitle("All that a client of each group has")
 plt.show()
@@ -122,17 +126,28 @@ axes[0].set(xlabel="round", ylabel="clients in their true group (%)", ylim=(0, 1
 axes[1].set(xlabel="round", ylabel="test accuracy, mean over clients (%)")
 for axis in axes:
     axis.grid(alpha=0.3)
-axes[1].legend()
+figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=4)
 plt.show()
 
 # %%
-order = np.argsort(clusters, kind="stable")
+# Clients stand by their true group, adaptors by the group that uses them most: groups are blocks.
+by_group = np.argsort(clusters, kind="stable")
 figure, axes = plt.subplots(1, 3, figsize=(8, 4), layout="constrained", sharey=True)
 for axis, name in zip(axes, ("gradient", "losses", "discriminants"), strict=True):
     evaluations, _ = runs[name]
-    weights = evaluations[max(evaluations)]["mixture"][order]
-    image = axis.imshow(weights, aspect="auto", cmap="cividis", vmin=0, vmax=1)
-    axis.set(title=name, xlabel="adaptor", xticks=range(4))
+    weights = evaluations[max(evaluations)]["mixture"][by_group]
+    means = [weights[clusters[by_group] == group].mean(axis=0) for group in range(4)]
+    adaptors = np.argsort(np.argmax(means, axis=0), kind="stable")
+    image = axis.imshow(
+        weights[:, adaptors],
+        aspect="auto",
+        cmap="cividis",
+        vmin=0,
+        vmax=1,
+        interpolation="nearest",
+    )
+    axis.set_xticks(range(4), adaptors)
+    axis.set(title=name, xlabel="adaptor")
 axes[0].set_ylabel("clients, sorted by true group")
 figure.colorbar(image, ax=axes, label="weight")
 plt.show()

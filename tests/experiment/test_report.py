@@ -149,6 +149,13 @@ def test_the_time_to_go_is_told_in_short_too():
     assert pace.clock(20, short=True) == "1:01:40"
 
 
+def test_the_time_to_go_counts_down_while_clients_are_evaluated():
+    seconds = iter([0.0, 10.0, 14.0, 16.0, 60.0])
+    pace = Pace(0, 10, now=lambda: next(seconds))
+    told = [pace.clock(taken, short=True) for taken in (1, 5, 5, 5)]
+    assert told == ["0:10", "0:14<0:05", "0:16<0:03", "1:00<0:00"]
+
+
 def test_groups_show_as_blocks_of_ordered_mixtures():
     weights = np.eye(3)[[2, 0, 1, 2, 0, 1]] * 0.9 + 0.1 / 3
     clusters = np.array([0, 1, 2, 0, 1, 2])

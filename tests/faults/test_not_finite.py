@@ -8,6 +8,7 @@ import pytest
 import floral
 from floral.errors import ConfigError
 from floral.experiment.assess import score
+from floral.experiment.round_line import round_line
 from floral.experiment.summary import first_non_finite
 
 
@@ -44,6 +45,23 @@ def test_no_round_with_a_loss_that_is_not_finite_is_best(diverged):
     assert accuracies[-1] is not None
     best = summary["best"]
     assert best is None or losses[best["round"] - 1] is not None
+
+
+def test_the_first_client_is_named_in_the_summary_and_the_report(diverged):
+    found = diverged.summaries["fedavg"]["non_finite"]
+    assert found["client"] == 0
+    said = f"round {found['round']}: the {found['what']} is not finite (first by client 0)"
+    assert said in diverged.report.read_text()
+    lines = [json.loads(s) for s in (diverged.folder / "metrics.jsonl").read_text().splitlines()]
+    trained = [line["train"] for line in lines if "non_finite" in line["train"]]
+    assert trained[0]["first_non_finite"] == 0
+
+
+def test_a_sum_that_overflows_is_no_clients():
+    sums = {"loss_sum": 4.0, "examples": 2, "cohort": 2, "non_finite": 1, "first_non_finite": -1}
+    line = round_line(3, {name: np.array([value]) for name, value in sums.items()}, 0)
+    assert line["train"] == {"loss": 2.0, "examples": 2, "clients": 2, "non_finite": 1}
+    assert first_non_finite([line]) == {"round": 3, "what": "update"}
 
 
 def test_to_load_the_best_of_a_run_without_one_is_one_sentence(diverged):
