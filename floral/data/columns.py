@@ -37,6 +37,8 @@ def as_array(values: Any, what: str) -> np.ndarray:
       DataError: for what is no column, or has rows of unlike shapes.
     """
     if isinstance(values, np.ma.MaskedArray):
+        if not values.ndim:
+            raise _no_column(values, what)
         if np.ma.is_masked(values):
             held = values.data.astype(object)
             held[np.ma.getmaskarray(values)] = None
@@ -137,7 +139,8 @@ def _of_objects(array: np.ndarray, what: str) -> np.ndarray:
         if isinstance(value, list | tuple | np.ndarray):
             return as_numbers(_stacked(array, what), what)
         if not isinstance(value, numbers.Real | decimal.Decimal | np.bool_):
-            raise DataError(f"{what} of example {place[0]} is {value!r}{_at(place)}, not a number")
+            shown = " ".join(repr(value).split())[:80]
+            raise DataError(f"{what} of example {place[0]} is {shown}{_at(place)}, not a number")
         whole = whole and isinstance(value, numbers.Integral | np.bool_)
     try:
         if whole:
@@ -166,8 +169,9 @@ def _unlike_rows(values: Any, what: str, error: Exception) -> DataError:
                     f"{what}: example {place} has shape {shapes[-1]}, example 0 {shapes[0]}"
                 )
     except (ValueError, TypeError, RuntimeError, AttributeError):
-        return DataError(f"{what}: example {len(shapes)} is no array of numbers: {error}")
-    return DataError(f"{what} cannot be read as an array: {error}")
+        return DataError(f"{what}: example {len(shapes)} is no array of numbers")
+    said = " ".join(str(error).split())
+    return DataError(f"{what} cannot be read as an array: {said}")
 
 
 def _no_column(values: Any, what: str) -> DataError:

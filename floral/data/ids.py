@@ -28,18 +28,17 @@ def client_ids(clients: Any, count: int, names: np.ndarray | None = None) -> np.
       >>> client_ids(["b", 0], 2, np.array(["a", "b"])).tolist()
       [1, 0]
     """
-    each = [clients] if isinstance(clients, str) or np.ndim(clients) == 0 else clients
+    each = _each(clients, count, names)
     if _is_mask(each, count):
         ids = np.flatnonzero(np.asarray(each))
         if not ids.size:
             raise SpecError(f"clients: the mask marks none of the {count} clients")
         return ids
-    whole = np.asarray(each) if not isinstance(each, list | tuple) else np.zeros(0)
-    if whole.dtype.kind in "iu" and whole.ndim == 1:
-        wrong = np.flatnonzero((whole < 0) | (whole >= count))
+    if isinstance(each, np.ndarray) and each.dtype.kind in "iu":
+        wrong = np.flatnonzero((each < 0) | (each >= count))
         if len(wrong):
-            raise _unknown(int(whole[wrong[0]]), count, names)
-        ids = whole.astype(np.int64)
+            raise _unknown(int(each[wrong[0]]), count, names)
+        ids = each.astype(np.int64)
     else:
         ids = np.array([_id(client, count, names) for client in each], np.int64)
     if not ids.size:
@@ -47,12 +46,29 @@ def client_ids(clients: Any, count: int, names: np.ndarray | None = None) -> np.
     return ids
 
 
+def _each(clients: Any, count: int, names: np.ndarray | None) -> Any:
+    """The clients as a list, or an array with one axis."""
+    if isinstance(clients, list | tuple):
+        return clients
+    if isinstance(clients, np.ma.MaskedArray):
+        clients = np.ma.filled(clients.astype(object), None)
+    try:
+        array = np.asarray(clients)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise _unknown(clients, count, names) from error
+    if array.ndim == 0:
+        return [clients]
+    if array.ndim > 1:
+        raise _unknown(clients, count, names)
+    return array
+
+
 def _is_mask(clients: Any, count: int) -> bool:
-    if len(clients) != count or not count:
+    if len(clients) != count:
         return False
     if isinstance(clients, list | tuple):
         return all(isinstance(one, bool | np.bool_) for one in clients)
-    return np.asarray(clients).dtype.kind == "b" and np.ndim(clients) == 1
+    return clients.dtype.kind == "b"
 
 
 def _id(client: Any, count: int, names: np.ndarray | None) -> int:
@@ -69,11 +85,12 @@ def _id(client: Any, count: int, names: np.ndarray | None) -> int:
 
 
 def _unknown(client: Any, count: int, names: np.ndarray | None) -> SpecError:
+    shown = " ".join(repr(client).split())[:80]
     expected = f"clients must be ids from 0 to {count - 1}"
     if names is None:
         unnamed = "; these clients have no names" if isinstance(client, str) else ""
-        return SpecError(f"{expected}, got {client!r}{unnamed}")
+        return SpecError(f"{expected}, got {shown}{unnamed}")
     hint = ""
     if isinstance(client, str):
         hint = check.did_you_mean(client, names[:_MOST_COMPARED].tolist())
-    return SpecError(f"{expected} or names such as {str(names[0])!r}, got {client!r}{hint}")
+    return SpecError(f"{expected} or names such as {str(names[0])!r}, got {shown}{hint}")

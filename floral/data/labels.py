@@ -79,6 +79,8 @@ def as_targets(
         if missing is not None:
             raise DataError(f"{where}: label of example {missing} is missing")
     array = as_numbers(array, f"{where}: 'y'")
+    if array.ndim == 0:
+        raise DataError(f"{where}: 'y' must have one row an example, got a single number")
     if array.dtype.kind == "b":
         names = ("False", "True") if num_classes is None and array.ndim == 1 else class_names
         classes = 2 if num_classes is None and array.ndim == 1 else num_classes

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from floral.data.columns import as_array
 from floral.data.missing import first_missing, is_missing
 from floral.errors import DataError
 
@@ -23,13 +24,17 @@ def names_array(names: Sequence[Any] | np.ndarray, count: int, what: str) -> np.
     Raises:
       DataError: if a name is missing or taken twice, or there are more or fewer.
     """
+    if isinstance(names, str | bytes) or np.ndim(as_array(names, what)) != 1:
+        raise DataError(f"{what}: expected a list of {count} names, got {type(names).__name__}")
     if len(names) != count:
         raise DataError(f"{what}: expected {count} names, got {len(names)}")
     for place, name in enumerate(names):
         if is_missing(name):
             raise DataError(f"{what}: name {place} is missing")
         if not isinstance(name, str | numbers.Integral):
-            raise DataError(f"{what}: name {place} must be a word or a whole number, got {name!r}")
+            raise DataError(
+                f"{what}: name {place} must be a word or a whole number, not {type(name).__name__}"
+            )
     words = np.array([str(name) for name in names], np.str_)
     known, first = np.unique(words, return_index=True)
     if len(known) < count:
@@ -80,7 +85,8 @@ def _of_one_type(values: np.ndarray, field: str) -> np.ndarray:
 
 
 def _is_no_name(field: str, place: int, value: Any) -> DataError:
+    shown = " ".join(repr(value).split())[:80]
     return DataError(
-        f"field {field!r} of example {place} is {value!r}; clients are named by words or by whole "
+        f"field {field!r} of example {place} is {shown}; clients are named by words or by whole "
         "numbers, all of one type"
     )

@@ -179,6 +179,9 @@ def known_column(given: str, options: Iterable[str], what: str) -> None:
 
 def _joined(columns: Sequence[Any], column: str, name: str) -> np.ndarray:
     arrays_of_splits = [as_array(values, f"{name}: column {column!r}") for values in columns]
+    for array in arrays_of_splits:
+        if array.ndim == 0:
+            raise DataError(f"{name}: column {column!r} is a single value, not one an example")
     if len({array.dtype.kind for array in arrays_of_splits}) > 1:
         arrays_of_splits = [array.astype(object) for array in arrays_of_splits]
     return np.concatenate(arrays_of_splits)
