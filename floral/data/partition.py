@@ -81,7 +81,7 @@ def dirichlet(*, clients: int = 100, alpha: float = 0.5, min_examples: int = 1) 
     Args:
       clients: the number of clients, N.
       alpha: concentration; small values give each client few classes, large ones all of them.
-      min_examples: the least a client gets; the whole draw is repeated until every client has it.
+      min_examples: the least a client gets; a smaller one takes examples from the largest ones.
 
     Source: Yurochkin et al., "Bayesian Nonparametric Federated Learning", ICML 2019, section 4.
     Differs from the customary code: rather than redrawing everything until no client is too small,
