@@ -94,6 +94,8 @@ def narrowed(array: np.ndarray, what: str) -> np.ndarray:
       >>> narrowed(np.array([2**40]), "x")
       array([1.0995116e+12], dtype=float32)
     """
+    if array.ndim == 0:
+        raise DataError(f"{what} must have one row an example, got a single number")
     if array.dtype.itemsize < 8:
         return array
     if array.dtype.kind == "f":

@@ -125,8 +125,8 @@ def _words(array: np.ndarray, where: str) -> np.ndarray | None:
             if there and not word:
                 other = textual.index(True)
                 raise DataError(
-                    f"{where}: label of example {place} is {array.flat[place]!r}, that of example "
-                    f"{other} is {array.flat[other]!r}; labels must be of one type"
+                    f"{where}: label of example {place} is {_shown(array.flat[place])}, that of "
+                    f"example {other} is {array.flat[other]!r}; labels must be of one type"
                 )
     elif kind not in "US" or not array.size:
         return None
@@ -143,6 +143,10 @@ def _words(array: np.ndarray, where: str) -> np.ndarray | None:
         return np.array([v.decode() if isinstance(v, bytes) else v for v in array.tolist()])
     except UnicodeDecodeError as error:
         raise DataError(f"{where}: labels are bytes that are no UTF-8 text: {error}") from error
+
+
+def _shown(value: Any) -> str:
+    return " ".join(repr(value).split())[:80]
 
 
 def _of_words(
