@@ -134,8 +134,8 @@ def two_classes():
 
 @pytest.fixture(scope="session")
 def network():
-    """A linear model 3 → 2."""
-    return models.linear(2)
+    """A network 3 → 4 → 2 with ReLU: a linear one cannot tell mixed weights from mixed outputs."""
+    return models.mlp(2, hidden=(4,))
 
 
 @pytest.fixture(scope="session")
@@ -173,7 +173,7 @@ def _remembering(make):
 
 @pytest.fixture(scope="session")
 def build(population, network, adapt):
-    """``(name, **settings) -> algorithm``, on the linear model unless one is given.
+    """``(name, **settings) -> algorithm``, on the shared network unless one is given.
 
     They learn regressions, ``of_classes`` two classes.
     """

@@ -1,4 +1,4 @@
-"""Heterogeneous quadratics, of which everything is known in closed form."""
+"""The shared network written out, and quadratics of which everything is known in closed form."""
 
 from typing import Any, NamedTuple
 
@@ -30,6 +30,36 @@ class Quadratics(NamedTuple):
     def minimum(self):
         """Of the clients' common loss."""
         return np.sum(self.shares * self.slope) / np.sum(self.shares * self.curvature)
+
+
+def _outputs(params, x):
+    first, second = params["params"]["Dense_0"], params["params"]["Dense_1"]
+    hidden = jnp.maximum(x @ first["kernel"] + first["bias"][None], 0)
+    return hidden @ second["kernel"] + second["bias"][None]
+
+
+@pytest.fixture(scope="session")
+def outputs_of():
+    """``(params, x [n, 3]) -> [n, 2]``: the shared network, written out."""
+    return jax.jit(_outputs)
+
+
+@pytest.fixture(scope="session")
+def slope_of():
+    """``(params, batch, shares=None) -> gradient`` of the network's mean squared error, each
+    example's multiplied by its own of the shares [n]."""
+
+    def loss(params, batch, shares):
+        errors = jnp.mean((_outputs(params, batch["x"]) - batch["y"]) ** 2, axis=1)
+        return jnp.mean(shares * errors)
+
+    gradient = jax.jit(jax.grad(loss))
+
+    def slope(params, batch, shares=None):
+        shares = np.ones(len(batch["x"]), np.float32) if shares is None else shares
+        return jax.tree.map(np.asarray, gradient(params, batch, shares))
+
+    return slope
 
 
 @pytest.fixture(scope="session")

@@ -9,26 +9,38 @@ FULL = data.batching(batch_size=7, shuffle=False)
 
 
 def _models(state):
-    return jax.tree.map(np.array, state.server.models["params"]["Dense_0"])
+    return jax.tree.map(np.array, state.server.models)
 
 
-def _errors(models, batch):
-    """[C, n, 2]."""
+def _one(models, c):
+    return jax.tree.map(lambda leaf: leaf[c], models)
+
+
+def _losses(outputs_of, models, batch):
+    """[C, n], of every model on every example."""
     return np.stack(
-        [batch["x"] @ models["kernel"][c] + models["bias"][c] - batch["y"] for c in (0, 1)]
+        [
+            np.square(outputs_of(_one(models, c), batch["x"]) - batch["y"]).mean(axis=1)
+            for c in (0, 1)
+        ]
     )
 
 
-def _stepped(models, c, batch, error, shares=1.0):
-    """Model c after one step on the mean of its losses, each example by its share."""
-    slope = 2 / error.size * (np.broadcast_to(shares, len(error))[:, None] * error)
-    return {
-        "kernel": models["kernel"][c] - 0.1 * batch["x"].T @ slope,
-        "bias": models["bias"][c] - 0.1 * slope.sum(axis=0),
-    }
+def _stepped(slope_of, model, batch, shares=None):
+    """The model after one step on the mean of its losses, each example by its share."""
+    return jax.tree.map(lambda v, g: v - 0.1 * g, model, slope_of(model, batch, shares))
 
 
-def test_ifca_is_the_algorithm_written_out(build, simulator, population, near):
+def _put_average(models, c, ends, weights):
+    def put(leaf, *values):
+        leaf[c] = np.average(values, axis=0, weights=weights)
+
+    jax.tree.map(put, models, *ends)
+
+
+def test_ifca_is_the_algorithm_written_out(
+    build, simulator, population, outputs_of, slope_of, near
+):
     """Everyone chooses the model of least loss and takes its step; each model is averaged over
     those that chose it."""
     sim = simulator(build("ifca", num_models=2), batching=FULL)
@@ -38,15 +50,11 @@ def test_ifca_is_the_algorithm_written_out(build, simulator, population, near):
         models, ends, chosen = _models(state), [], []
         for client in range(5):
             batch = population.client(client)["train"]
-            errors = _errors(models, batch)
-            chosen.append(int(np.argmin(np.square(errors).mean(axis=(1, 2)))))
-            ends.append(_stepped(models, chosen[-1], batch, errors[chosen[-1]]))
+            chosen.append(int(np.argmin(_losses(outputs_of, models, batch).mean(axis=1))))
+            ends.append(_stepped(slope_of, _one(models, chosen[-1]), batch))
         for c in set(chosen):
             members = [client for client in range(5) if chosen[client] == c]
-            for name, leaf in models.items():
-                leaf[c] = np.average(
-                    [ends[k][name] for k in members], axis=0, weights=sizes[members]
-                )
+            _put_average(models, c, [ends[k] for k in members], sizes[members])
         state, _ = sim.round(state)
         near(_models(state), models)
         np.testing.assert_array_equal(sim.evaluate(state)["mixture"], np.eye(2)[chosen])
@@ -54,7 +62,9 @@ def test_ifca_is_the_algorithm_written_out(build, simulator, population, near):
     assert seen == {0, 1}
 
 
-def test_fedem_is_the_algorithm_written_out(build, simulator, population, near):
+def test_fedem_is_the_algorithm_written_out(
+    build, simulator, population, outputs_of, slope_of, near
+):
     sim = simulator(build("fedem", num_models=2), batching=FULL)
     state = sim.init(jax.random.key(0))
     sizes, mixtures = population.splits["train"].sizes, np.full((5, 2), 0.5)
@@ -62,14 +72,13 @@ def test_fedem_is_the_algorithm_written_out(build, simulator, population, near):
         models, ends = _models(state), []
         for client in range(5):
             batch = population.client(client)["train"]
-            errors = _errors(models, batch)
-            shares = mixtures[client][:, None] * np.exp(-np.square(errors).mean(axis=2))  # [C, n]
-            shares = shares / shares.sum(axis=0)
+            likely = np.exp(-_losses(outputs_of, models, batch))
+            shares = mixtures[client][:, None] * likely  # [C, n]
+            shares = np.float32(shares / shares.sum(axis=0))
             mixtures[client] = shares.mean(axis=1)
-            ends.append([_stepped(models, c, batch, errors[c], shares[c]) for c in (0, 1)])
-        for name, leaf in models.items():
-            for c in (0, 1):
-                leaf[c] = np.average([end[c][name] for end in ends], axis=0, weights=sizes)
+            ends.append([_stepped(slope_of, _one(models, c), batch, shares[c]) for c in (0, 1)])
+        for c in (0, 1):
+            _put_average(models, c, [end[c] for end in ends], sizes)
         state, _ = sim.round(state)
         near(_models(state), models)
         near(sim.evaluate(state)["mixture"], np.float32(mixtures))

@@ -21,29 +21,33 @@ def told_apart(state, seed=1):
     return state._replace(server=state.server._replace(bank=bank))
 
 
-def losses_by_hand(server, plan, examples, num_adaptors=2):
-    """The summed loss of each adaptor alone, through the merged model."""
-    sums = []
-    for c in range(num_adaptors):
-        bank = adaptors.Bank(server.bank, server.fixed)
-        dense = adaptors.merge(server.base, bank, jnp.eye(num_adaptors)[c], plan)["params"][
-            "Dense_0"
-        ]
-        error = (
-            examples["x"] @ np.asarray(dense["kernel"]) + np.asarray(dense["bias"]) - examples["y"]
-        )
-        sums.append(float(np.mean(error**2, axis=1).sum()))
-    return np.array(sums)
+@pytest.fixture(scope="module")
+def summed_loss(outputs_of):
+    """``(params, examples) -> float``: a model's squared errors, summed over examples."""
+
+    def summed(params, examples):
+        errors = np.asarray(outputs_of(params, examples["x"])) - examples["y"]
+        return float(np.mean(errors**2, axis=1).sum())
+
+    return summed
 
 
 @pytest.fixture(scope="module")
-def plan(adapt, network):
-    return adapt(network).plan
+def losses_by_hand(adapt, network, summed_loss):
+    """``(server, examples) -> [2]``: the summed loss of each adaptor alone, in the merged model."""
+    plan = adapt(network).plan
+
+    def by_hand(server, examples):
+        bank = adaptors.Bank(server.bank, server.fixed)
+        alone = [adaptors.merge(server.base, bank, jnp.eye(2)[c], plan) for c in (0, 1)]
+        return np.array([summed_loss(params, examples) for params in alone])
+
+    return by_hand
 
 
 @pytest.mark.parametrize("chunk", [1, 5])
 def test_logits_are_the_losses_of_each_adaptor_as_received(
-    chunk, build, simulator, population, plan
+    chunk, build, simulator, population, losses_by_hand
 ):
     algorithm = build("floral", mixing=mixtures.exponential_weights(rate=0.5), train=SHARED)
     walk = simulate.execution(walk="chunk", chunk=chunk)
@@ -51,7 +55,7 @@ def test_logits_are_the_losses_of_each_adaptor_as_received(
     start = told_apart(sim.init(jax.random.key(0)))
     state, _ = sim.round(start)
     for client in range(5):
-        sums = losses_by_hand(start.server, plan, population.client(client)["train"])
+        sums = losses_by_hand(start.server, population.client(client)["train"])
         logits = np.asarray(sim.client(state, client)["mixture"])
         np.testing.assert_allclose(
             logits[0] - logits[1], 0.5 * (sums[1] - sums[0]), rtol=1e-4, atol=FLOAT32
@@ -88,7 +92,7 @@ def test_a_look_and_a_gradient_add_up(build, simulator, near):
 
 
 def test_stateless_and_unseen_clients_find_their_mixture_without_a_gradient(
-    build, simulator, make_population, plan
+    build, simulator, make_population, losses_by_hand
 ):
     population = make_population(unseen=[False, False, False, False, True])
     mixing = mixtures.exponential_weights()
@@ -96,7 +100,7 @@ def test_stateless_and_unseen_clients_find_their_mixture_without_a_gradient(
         algorithm = build("floral", mixing=mixing, train=SHARED, stateful=stateful)
         sim = simulator(algorithm, population, execution=SCAN)
         state = told_apart(sim.init(jax.random.key(0)))
-        sums = losses_by_hand(state.server, plan, population.client(4)["train"])
+        sums = losses_by_hand(state.server, population.client(4)["train"])
         logits = np.asarray(sim.client(state, 4)["mixture"])
         np.testing.assert_allclose(
             logits[0] - logits[1], sums[1] - sums[0], rtol=1e-4, atol=FLOAT32
@@ -114,24 +118,17 @@ def test_every_walk_gives_the_same_clients(build, simulator, near):
     near(states[0].table, states[2].table)
 
 
-def test_an_ensembles_logits_are_the_losses_of_its_models(build, simulator, population, network):
+def test_an_ensembles_logits_are_the_losses_of_its_models(
+    build, simulator, population, summed_loss
+):
     algorithm = build("ensemble", mixing=mixtures.exponential_weights(), mixture_learning_rate=0.0)
     sim = simulator(algorithm, execution=SCAN)
     start = sim.init(jax.random.key(0))
     state, _ = sim.round(start)
     for client in range(5):
         examples = population.client(client)["train"]
-        sums = []
-        for c in range(2):
-            dense = jax.tree.map(lambda leaf, c=c: leaf[c], start.server.models)["params"][
-                "Dense_0"
-            ]
-            error = (
-                examples["x"] @ np.asarray(dense["kernel"])
-                + np.asarray(dense["bias"])
-                - examples["y"]
-            )
-            sums.append(float(np.mean(error**2, axis=1).sum()))
+        models = [jax.tree.map(lambda leaf, c=c: leaf[c], start.server.models) for c in (0, 1)]
+        sums = [summed_loss(params, examples) for params in models]
         logits = np.asarray(sim.client(state, client)["mixture"])
         np.testing.assert_allclose(
             logits[0] - logits[1], sums[1] - sums[0], rtol=1e-4, atol=FLOAT32

@@ -37,28 +37,8 @@ def _sizes(dataset):
     return [int(size) for size in dataset.splits["train"].sizes]
 
 
-@pytest.fixture(scope="module")
-def linear_gradient():
-    """Gradient of the mean squared error of ``x W + b``, written out."""
-
-    def gradient(params, batch):
-        dense = params["params"]["Dense_0"]
-        error = batch["x"] @ dense["kernel"] + dense["bias"] - batch["y"]
-        scale = 2 / error.size
-        return {
-            "params": {
-                "Dense_0": {
-                    "kernel": scale * batch["x"].T @ error,
-                    "bias": scale * error.sum(axis=0),
-                }
-            }
-        }
-
-    return gradient
-
-
 def test_fedavg_is_the_mean_of_what_clients_get_by_plain_gradient_steps(
-    build, simulator, population, linear_gradient, near
+    build, simulator, population, slope_of, near
 ):
     sim = simulator(build("fedavg"), batching=ORDERED)
     state = sim.init(jax.random.key(0))
@@ -66,7 +46,7 @@ def test_fedavg_is_the_mean_of_what_clients_get_by_plain_gradient_steps(
     for _ in range(2):
         state, _ = sim.round(state)
         ends = [
-            _gradient_steps(linear_gradient, expected, _batches(population, client))
+            _gradient_steps(slope_of, expected, _batches(population, client))
             for client in range(population.num_clients)
         ]
         expected = _mean(ends, _sizes(population))
@@ -99,33 +79,40 @@ def test_with_one_client_fedavg_is_centralised_training(
 
 
 def test_one_full_batch_step_a_client_is_one_step_on_the_union(
-    build, simulator, population, linear_gradient, near
+    build, simulator, population, slope_of, near
 ):
     sim = simulator(build("fedavg"), batching=data.batching(batch_size=7))
     state = sim.init(jax.random.key(0))
     examples = population.splits["train"].examples
     start = jax.tree.map(np.asarray, state.server.params)
-    union = _gradient_steps(linear_gradient, start, [examples])
+    union = _gradient_steps(slope_of, start, [examples])
     near(sim.round(state)[0].server.params, jax.tree.map(np.float32, union))
 
 
-def test_floral_with_one_adaptor_is_federated_lora(build, simulator, population, near):
+def test_floral_with_one_adaptor_is_federated_lora(build, simulator, population, outputs_of, near):
     sim = simulator(build("floral", num_adaptors=1), batching=ORDERED)
     state = sim.init(jax.random.key(0))
-    path = "params/Dense_0/kernel"
 
     def values_of(server):
-        dense = server.base["params"]["Dense_0"]
-        factors = {name: factor[0] for name, factor in server.bank[path].items()}
-        offset = server.bank["params/Dense_0/bias"]["offset"][0]
-        return {"w": dense["kernel"], "bias": dense["bias"], "offset": offset, **factors}
+        bank = jax.tree.map(lambda factor: factor[0], server.bank)
+        return {
+            layer: {
+                "w": dense["kernel"],
+                "bias": dense["bias"],
+                **bank[f"params/{layer}/kernel"],
+                **bank[f"params/{layer}/bias"],
+            }
+            for layer, dense in server.base["params"].items()
+        }
 
     @jax.jit
     @jax.grad
     def gradient(values, batch):
-        kernel = values["w"] + values["a"].T @ values["b"]
-        bias = values["bias"] + values["offset"]
-        return jnp.mean((batch["x"] @ kernel + bias[None] - batch["y"]) ** 2)
+        merged = {
+            layer: {"kernel": v["w"] + v["a"].T @ v["b"], "bias": v["bias"] + v["offset"]}
+            for layer, v in values.items()
+        }
+        return jnp.mean((outputs_of({"params": merged}, batch["x"]) - batch["y"]) ** 2)
 
     expected = values_of(state.server)
     for _ in range(3):
@@ -136,7 +123,7 @@ def test_floral_with_one_adaptor_is_federated_lora(build, simulator, population,
         ]
         expected = _mean(ends, _sizes(population))
     near(values_of(state.server), expected)
-    assert np.abs(expected["b"]).max() > 0.01  # the adaptor did train
+    assert all(np.abs(v["b"]).max() > 0.01 for v in expected.values())  # the adaptor did train
 
 
 def test_floral_that_trains_its_base_alone_is_fedavg(build, simulator, after, near):
@@ -185,8 +172,11 @@ def test_an_ensemble_mixes_outputs(build, simulator, network, after, near):
     weights = jax.nn.softmax(state.table["client"]["mixture"][2])
     models = [jax.tree.map(lambda leaf, c=c: leaf[c], state.server.models) for c in (0, 1)]
     outputs = [network.apply(params, (), {"x": x})[0] for params in models]
-    near(sim.predict(state, 2, x), weights[0] * outputs[0] + weights[1] * outputs[1])
+    own = sim.predict(state, 2, x)
+    near(own, weights[0] * outputs[0] + weights[1] * outputs[1])
     assert not np.allclose(outputs[0], outputs[1])
+    mixed = jax.tree.map(lambda one, other: weights[0] * one + weights[1] * other, *models)
+    assert not np.allclose(own, network.apply(mixed, (), {"x": x})[0])
 
 
 def test_the_models_of_an_ensemble_start_apart_and_the_first_as_given(build, simulator):

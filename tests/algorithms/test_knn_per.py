@@ -24,7 +24,7 @@ def labelled(make_population, two_classes):
 
 @pytest.fixture(scope="module")
 def classifier(build, simulator, labelled):
-    """``(name, **settings) -> Simulator`` of a linear classifier, whose features are its inputs."""
+    """``(name, **settings) -> Simulator`` of a classifier by the shared network."""
     measures = {
         "accuracy": metrics.accuracy(),
         "loss": from_per_example(losses.cross_entropy),
@@ -252,10 +252,13 @@ def test_settings_without_meaning_are_refused(setting, message):
         knn(**setting)
 
 
-def test_clients_may_be_limited_in_what_they_remember(build, simulator, labelled, after):
+def test_clients_may_be_limited_in_what_they_remember(
+    build, simulator, labelled, network, after, near
+):
     few = simulate.Personalization(data.batching(batch_size=2, steps=1, shuffle=False))
     sim = simulator(build("knn_per", of_classes=True), labelled, personalization=few)
     state = after(sim, 1)
     memory = sim.client(state, 2)
-    assert memory.features.shape == (2, 3)
-    np.testing.assert_array_equal(memory.features, labelled.client(2)["train"]["x"][:2])
+    first = {name: values[:2] for name, values in labelled.client(2)["train"].items()}
+    near(memory.features, network.features(state.server.params, (), first))
+    np.testing.assert_array_equal(memory.labels, first["y"])

@@ -12,24 +12,34 @@ from floral.errors import SpecError
 
 FULL = data.batching(batch_size=7, shuffle=False)
 ONCE = simulate.Personalization(FULL)
-BIAS = "params/Dense_0/bias"
+HEAD = "params/Dense_1"
+BODY, LAST = 3 * 4 + 4, 4 * 2 + 2  # the parameters of either layer
 EVERYTHING = ("**",)
 
 
-def _dense(params):
-    return jax.tree.map(np.asarray, params["params"]["Dense_0"])
+def _layers(params):
+    """``(body, head)``, the hidden layer and the last one, as NumPy arrays."""
+    layers = jax.tree.map(np.asarray, params["params"])
+    return layers["Dense_0"], layers["Dense_1"]
 
 
-def _slope(dense, batch):
-    """Gradient of the mean squared error of ``x W + b``, written out."""
-    error = batch["x"] @ dense["kernel"] + dense["bias"] - batch["y"]
-    scale = 2 / error.size
-    return {"kernel": scale * batch["x"].T @ error, "bias": scale * error.sum(axis=0)}
+def _whole(body, head):
+    return {"params": {"Dense_0": body, "Dense_1": head}}
 
 
-def _average(leaves, population):
+def _stepped(values, slope, rate=0.1):
+    return jax.tree.map(lambda v, g: np.float32(v - rate * g), values, slope)
+
+
+def _stack(trees):
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+
+
+def _average(trees, population):
     sizes = population.splits["train"].sizes
-    return np.average(leaves, axis=0, weights=sizes).astype(np.float32)
+    return jax.tree.map(
+        lambda *leaves: np.float32(np.average(leaves, axis=0, weights=sizes)), *trees
+    )
 
 
 @pytest.mark.parametrize("server_optimizer", [None, optax.adam(0.01)])
@@ -42,7 +52,7 @@ def test_with_nothing_private_it_is_fedavg_bit_for_bit(
 
 
 def test_with_all_private_everyone_trains_alone_and_sends_nothing(
-    build, simulator, population, after, near, same
+    build, simulator, population, after, slope_of, near, same
 ):
     sim = simulator(build("partial", private=EVERYTHING), batching=FULL)
     start = sim.init(jax.random.key(0))
@@ -50,48 +60,55 @@ def test_with_all_private_everyone_trains_alone_and_sends_nothing(
     assert sim.costs.upload_bytes == 0
     same(end.server, start.server)
     for client in (0, 2):
-        batch, own = population.client(client)["train"], _dense(start.server.params)
+        batch, own = population.client(client)["train"], start.server.params
         for _ in range(3):
-            own = jax.tree.map(lambda v, g: v - 0.1 * g, own, _slope(own, batch))
-        near(_dense(sim.export(end, client)), jax.tree.map(np.float32, own))
+            own = _stepped(own, slope_of(own, batch))
+        near(sim.export(end, client), own)
 
 
 def test_a_private_head_stays_where_it_is_and_the_shared_body_is_averaged(
-    build, simulator, population, near, same
+    build, simulator, population, slope_of, near, same
 ):
-    sim = simulator(build("partial", private=(BIAS,)), batching=FULL)
+    sim = simulator(build("partial", private=(HEAD,)), batching=FULL)
     start = sim.init(jax.random.key(0))
     end, _ = sim.round(start)
-    dense = _dense(start.server.params)
-    slopes = [_slope(dense, population.client(k)["train"]) for k in range(5)]
-    rows = end.table["client"]["params"]["params"]["Dense_0"]
-    assert rows["kernel"] is None
-    near(rows["bias"], np.float32([dense["bias"] - 0.1 * slope["bias"] for slope in slopes]))
-    kernels = [dense["kernel"] - 0.1 * slope["kernel"] for slope in slopes]
-    near(_dense(end.server.params)["kernel"], _average(kernels, population))
-    same(_dense(end.server.params)["bias"], dense["bias"])
-    assert sim.costs.uploaded_parameters == 3 * 2
+    params = start.server.params
+    ends = [
+        _layers(_stepped(params, slope_of(params, population.client(k)["train"]))) for k in range(5)
+    ]
+    rows = end.table["client"]["params"]["params"]
+    assert jax.tree.leaves(rows["Dense_0"]) == []
+    near(rows["Dense_1"], _stack([head for _, head in ends]))
+    body, head = _layers(end.server.params)
+    near(body, _average([body for body, _ in ends], population))
+    same(head, _layers(params)[1])
+    assert sim.costs.uploaded_parameters == BODY
 
 
-def test_a_client_predicts_with_its_own_head_on_the_shared_body(build, simulator, after, near):
-    sim = simulator(build("partial", private=(BIAS,)))
+def test_a_client_predicts_with_its_own_head_on_the_shared_body(
+    build, simulator, after, outputs_of, near
+):
+    sim = simulator(build("partial", private=(HEAD,)))
     state = after(sim, 2)
     x = np.ones((2, 3), np.float32)
-    bias = np.asarray(state.table["client"]["params"]["params"]["Dense_0"]["bias"][3])
-    near(sim.predict(state, 3, x), x @ _dense(state.server.params)["kernel"] + bias)
+    rows = state.table["client"]["params"]["params"]["Dense_1"]
+    own = jax.tree.map(lambda leaf: leaf[3], rows)
+    near(sim.predict(state, 3, x), outputs_of(_whole(_layers(state.server.params)[0], own), x))
 
 
-def test_a_new_client_finds_its_head_with_the_body_frozen(build, simulator, make_population, near):
+def test_a_new_client_finds_its_head_with_the_body_frozen(
+    build, simulator, make_population, slope_of, near
+):
     unseen = np.array([False] * 4 + [True])
     dataset = make_population(unseen=unseen)
-    sim = simulator(build("partial", private=(BIAS,)), dataset, batching=FULL, personalization=ONCE)
+    sim = simulator(build("partial", private=(HEAD,)), dataset, batching=FULL, personalization=ONCE)
     state = sim.init(jax.random.key(0))
     for _ in range(2):
         state, _ = sim.round(state)
-    dense, batch = _dense(state.server.params), dataset.client(4)["train"]
-    own = _dense(sim.export(state, 4))
-    near(own["kernel"], dense["kernel"])
-    near(own["bias"], np.float32(dense["bias"] - 0.1 * _slope(dense, batch)["bias"]))
+    params, batch = state.server.params, dataset.client(4)["train"]
+    body, head = _layers(sim.export(state, 4))
+    near(body, _layers(params)[0])
+    near(head, _layers(_stepped(params, slope_of(params, batch)))[1])
 
 
 class Normed(nn.Module):
@@ -136,20 +153,23 @@ def test_a_glob_that_matches_nothing_is_refused_with_the_nearest_path(build, nam
 
 @pytest.mark.parametrize("passes", [1, 3])
 def test_fedrep_trains_the_head_then_the_body_under_the_new_head(
-    build, simulator, population, near, passes
+    build, simulator, population, slope_of, near, passes
 ):
-    sim = simulator(build("fedrep", private=(BIAS,), head_passes=passes), batching=FULL)
+    sim = simulator(build("fedrep", private=(HEAD,), head_passes=passes), batching=FULL)
     start = sim.init(jax.random.key(0))
     end, _ = sim.round(start)
-    heads, kernels = [], []
+    heads, bodies = [], []
     for client in range(5):
-        dense, batch = _dense(start.server.params), population.client(client)["train"]
+        batch = population.client(client)["train"]
+        body, head = _layers(start.server.params)
         for _ in range(passes):
-            dense["bias"] = dense["bias"] - 0.1 * _slope(dense, batch)["bias"]
-        heads.append(dense["bias"])
-        kernels.append(dense["kernel"] - 0.1 * _slope(dense, batch)["kernel"])
-    near(end.table["client"]["params"]["params"]["Dense_0"]["bias"], np.float32(heads))
-    near(_dense(end.server.params)["kernel"], _average(kernels, population))
+            now = _whole(body, head)
+            head = _layers(_stepped(now, slope_of(now, batch)))[1]
+        heads.append(head)
+        now = _whole(body, head)
+        bodies.append(_layers(_stepped(now, slope_of(now, batch)))[0])
+    near(end.table["client"]["params"]["params"]["Dense_1"], _stack(heads))
+    near(_layers(end.server.params)[0], _average(bodies, population))
 
 
 def test_fedrep_without_a_head_is_fedavg(build, simulator, after, near):
@@ -163,22 +183,22 @@ def test_fedbabu_without_a_head_trains_as_fedavg_bit_for_bit(build, simulator, a
 
 
 def test_fedbabu_never_trains_nor_sends_the_head_until_it_tunes_the_whole_model(
-    build, simulator, population, after, near, same
+    build, simulator, population, after, slope_of, near, same
 ):
     sim = simulator(
-        build("fedbabu", head=(BIAS,), tuning_learning_rate=0.2),
+        build("fedbabu", head=(HEAD,), tuning_learning_rate=0.2),
         batching=FULL,
         personalization=ONCE,
     )
     start, end = sim.init(jax.random.key(0)), after(sim, 3)
-    same(_dense(end.server.params)["bias"], _dense(start.server.params)["bias"])
-    assert np.any(_dense(end.server.params)["kernel"] != _dense(start.server.params)["kernel"])
-    assert sim.costs.uploaded_parameters == 3 * 2
-    assert sim.costs.cached_bytes == 4 * 2
+    bodies, heads = zip(*(_layers(state.server.params) for state in (start, end)), strict=True)
+    same(*heads)
+    assert np.any(bodies[0]["kernel"] != bodies[1]["kernel"])
+    assert sim.costs.uploaded_parameters == BODY
+    assert sim.costs.cached_bytes == 4 * LAST
     assert sim.costs.client_state_bytes == 0
-    dense, batch = _dense(end.server.params), population.client(3)["train"]
-    tuned = jax.tree.map(lambda v, g: np.float32(v - 0.2 * g), dense, _slope(dense, batch))
-    near(_dense(sim.export(end, 3)), tuned)
+    params, batch = end.server.params, population.client(3)["train"]
+    near(sim.export(end, 3), _stepped(params, slope_of(params, batch), 0.2))
 
 
 def test_fine_tuned_fedavg_that_tunes_nothing_is_fedavg_bit_for_bit(build, simulator, after, same):
@@ -194,7 +214,7 @@ def test_fine_tuned_fedavg_that_tunes_nothing_is_fedavg_bit_for_bit(build, simul
 
 @pytest.mark.parametrize(("steps", "taken"), [(1, 1), (2, 2), (None, 3), (7, 3)])
 def test_fine_tuning_takes_its_steps_on_the_client_s_own_examples(
-    build, simulator, population, after, near, same, steps, taken
+    build, simulator, population, after, slope_of, near, steps, taken
 ):
     thrice = data.batching(batch_size=7, steps=3, shuffle=False)
     sim = simulator(
@@ -202,16 +222,17 @@ def test_fine_tuning_takes_its_steps_on_the_client_s_own_examples(
         personalization=simulate.Personalization(thrice),
     )
     state = after(sim, 2)
-    own, batch = _dense(state.server.params), population.client(3)["train"]
+    own, batch = state.server.params, population.client(3)["train"]
     for _ in range(taken):
-        own = jax.tree.map(lambda v, g: np.float32(v - 0.2 * g), own, _slope(own, batch))
-    near(_dense(sim.export(state, 3)), own)
+        own = _stepped(own, slope_of(own, batch), 0.2)
+    near(sim.export(state, 3), own)
     assert sim.costs.client_state_bytes == 0
 
 
 def test_fedbabu_may_tune_the_head_alone(build, simulator, after, same):
-    sim = simulator(build("fedbabu", head=(BIAS,), tuned=(BIAS,)), batching=FULL)
+    sim = simulator(build("fedbabu", head=(HEAD,), tuned=(HEAD,)), batching=FULL)
     state = after(sim, 1)
-    own = _dense(sim.export(state, 3))
-    same(own["kernel"], _dense(state.server.params)["kernel"])
-    assert np.any(own["bias"] != _dense(state.server.params)["bias"])
+    body, head = _layers(sim.export(state, 3))
+    shared_body, shared_head = _layers(state.server.params)
+    same(body, shared_body)
+    assert np.any(head["bias"] != shared_head["bias"])

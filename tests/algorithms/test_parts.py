@@ -11,7 +11,10 @@ from floral.algorithms.parts import by_part, roles
 from floral.errors import SpecError
 from floral.uplink import uplink, weighted_mean
 
-KERNEL, BIAS = "params/Dense_0/kernel", "params/Dense_0/bias"
+KERNELS = ["params/Dense_0/kernel", "params/Dense_1/kernel"]
+BIAS = "params/Dense_0/bias"
+BASE = 3 * 4 + 4 + 4 * 2 + 2
+A, B, OFFSETS = 3 + 4, 4 + 2, 4 + 2  # of one adaptor: rank one in each kernel, additive biases
 VALUES = {
     "base": {"w": jnp.zeros(2)},
     "bank": {"w": {"a": jnp.zeros(2), "b": jnp.zeros(2)}},
@@ -87,27 +90,28 @@ def test_training_the_mixture_alone_leaves_the_model_and_uploads_no_array(turn):
 
 def test_training_one_factor_of_each_pair_moves_that_factor_alone(turn):
     sim, before, after = turn(train=["bank/**/b", "mixture"])
-    assert _moved(before, after) == [f"bank/{KERNEL}/b"]
-    assert sim.costs.uploaded_parameters == 2 * 2  # C adaptors of b [1, 2]
-    assert sim.costs.upload_bytes == 4 * (2 * 2 + 2)
+    assert _moved(before, after) == [f"bank/{kernel}/b" for kernel in KERNELS]
+    assert sim.costs.uploaded_parameters == 2 * B
+    assert sim.costs.upload_bytes == 4 * (2 * B + 2)
 
 
 def test_a_private_factor_stays_in_the_row_while_its_partner_is_shared(turn):
     """Shared A and personal B, as in FedSA-LoRA."""
     sim, before, after = turn(private=["bank/**/b"])
-    assert f"bank/{KERNEL}/b" not in _moved(before, after)
-    assert f"bank/{KERNEL}/a" in _moved(before, after)
-    row = after.table["client"]["bank"][KERNEL]
+    for kernel in KERNELS:
+        assert f"bank/{kernel}/b" not in _moved(before, after)
+        assert f"bank/{kernel}/a" in _moved(before, after)
+    row = after.table["client"]["bank"][KERNELS[1]]
     assert row["a"] is None
     assert row["b"].shape == (5, 2, 1, 2)
     assert len(np.unique(np.asarray(row["b"])[:, 0, 0, 0])) == 5
-    assert sim.costs.client_state_bytes == 4 * (2 + 2 * 2)
+    assert sim.costs.client_state_bytes == 4 * (2 + 2 * B)
 
 
 def test_what_is_not_trained_is_sent_once_and_what_is_private_never(turn):
     sim, _, _ = turn(train=["bank", "mixture"])
-    assert sim.costs.cached_bytes == 4 * 8  # the frozen base: a 3x2 kernel and a bias
-    assert sim.costs.uploaded_parameters == 2 * (3 + 2 + 2)
+    assert sim.costs.cached_bytes == 4 * BASE
+    assert sim.costs.uploaded_parameters == 2 * (A + B + OFFSETS)
 
 
 def test_a_frozen_mixture_stays_where_it_was(turn):
@@ -258,16 +262,17 @@ def test_adaptors_are_averaged_by_the_mixtures_that_clients_end_with(build, simu
     assert abs(seen[0][0] - seen[0][1]) > 1e-3  # no longer the uniform start
 
 
-def test_a_factor_is_preconditioned_by_its_frozen_partner(build, simulator, population, near):
+def test_a_factor_is_preconditioned_by_its_frozen_partner(
+    build, simulator, population, slope_of, near
+):
     """FFA-LoRA's b alone, one full-batch step on one client: b moves by (aᵀ a + ε)⁻¹ aᵀ G."""
     algorithm = build("floral", num_adaptors=1, train=["bank/**/b"], precondition_epsilon=0.5)
     alone = data.from_clients([population.client(2)], traits={"cluster": np.array([0])})
     sim = simulator(algorithm, alone, batching=data.batching(batch_size=7, shuffle=False))
     before = sim.init(jax.random.key(0))
     after, _ = sim.round(before)
-    dense, batch = before.server.base["params"]["Dense_0"], alone.client(0)["train"]
-    error = batch["x"] @ np.asarray(dense["kernel"]) + np.asarray(dense["bias"]) - batch["y"]
-    slope = 2 / error.size * batch["x"].T @ error
-    a = np.asarray(before.server.bank[KERNEL]["a"][0])
-    step = a @ slope / (np.square(a).sum() + 0.5)
-    near(after.server.bank[KERNEL]["b"][0], np.float32(-0.1 * step))
+    slope = slope_of(before.server.base, alone.client(0)["train"])["params"]
+    for layer, kernel in zip(("Dense_0", "Dense_1"), KERNELS, strict=True):
+        a = np.asarray(before.server.bank[kernel]["a"][0])
+        step = a @ slope[layer]["kernel"] / (np.square(a).sum() + 0.5)
+        near(after.server.bank[kernel]["b"][0], np.float32(-0.1 * step))

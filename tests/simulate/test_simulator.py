@@ -147,7 +147,8 @@ def test_a_stateless_client_keeps_no_byte(name, build, simulator):
 
 
 def test_costs_are_the_formulas(build, simulator):
-    base, adaptor = 3 * 2 + 2, (3 + 2) + 2  # rank one and an additive bias
+    base = (3 * 4 + 4) + (4 * 2 + 2)
+    adaptor = (3 + 4 + 4) + (4 + 2 + 2)  # rank one and an additive bias in each layer
     active = 2  # one byte for each adaptor: whether it is in use
     fedavg = simulator(build("fedavg")).costs
     assert fedavg.model_parameters == fedavg.uploaded_parameters == base
@@ -434,12 +435,14 @@ def test_metrics_of_nothing_are_nan_and_not_zero():
     assert np.isnan(metric.compute(metric.from_outputs(jnp.ones((2, 2)), batch)))
 
 
-def test_clients_that_keep_nothing_but_uplink_state_still_personalize_anew(build, population):
+def test_clients_that_keep_nothing_but_uplink_state_still_personalize_anew(
+    build, network, population
+):
     """Error feedback and the like live in the row too; they are not what a client predicts with."""
     remembers = uplink.uplink(client=[optax.with_extra_args_support(optax.trace(0.5))])
     sim = simulate.make_simulator(
         build("floral", stateful=False),
-        models.linear(2),
+        network,
         population,
         metrics={"loss": metrics.from_per_example(losses.squared_error)},
         uplink=remembers,
@@ -449,7 +452,7 @@ def test_clients_that_keep_nothing_but_uplink_state_still_personalize_anew(build
     assert np.isfinite(sim.evaluate(state)["loss"]).all()
 
 
-def test_an_algorithm_is_given_batches_to_look_up_wherever_it_is_called(build, population):
+def test_an_algorithm_is_given_batches_to_look_up_wherever_it_is_called(build, network, population):
     def look(batches):
         return jnp.sum(batches.step(0)["x"]) * 0
 
@@ -465,7 +468,7 @@ def test_an_algorithm_is_given_batches_to_look_up_wherever_it_is_called(build, p
 
     sim = simulate.make_simulator(
         plain._replace(client_update=client_update, personalize=personalize),
-        models.linear(2),
+        network,
         population,
         metrics={"loss": metrics.from_per_example(losses.squared_error)},
     )
