@@ -16,6 +16,7 @@ from floral.errors import SpecError
 from floral.tree import paths
 
 __all__ = [
+    "described",
     "did_you_mean",
     "in_range",
     "nearest",
@@ -80,6 +81,24 @@ def nearest(given: Any, options: Iterable[Any], *, cutoff: float = 0.6) -> str |
     lowered = {option.lower(): option for option in options}
     found = difflib.get_close_matches(str(given).lower(), list(lowered), n=1, cutoff=cutoff)
     return lowered[found[0]] if found else None
+
+
+def described(value: Any) -> str:
+    """A few words for a value in a message: a function by its name, an array by its shape.
+
+    Example:
+      >>> described(described), described(np.zeros((2, 3), np.float32)), described(3)
+      ('the function described', 'float32[2, 3]', 'int 3')
+    """
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{value.dtype}{list(value.shape)}"
+    if callable(value) and hasattr(value, "__name__"):
+        return f"the function {value.__name__}"
+    text = repr(value)
+    short = f" {text}" if len(text) <= 40 and "\n" not in text else ""
+    return f"{type(value).__name__}{short}"
 
 
 def did_you_mean(given: Any, options: Iterable[Any]) -> str:

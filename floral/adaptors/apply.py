@@ -82,7 +82,7 @@ def adapt(model: Model, rules: Sequence[Rule], batch: Batch) -> AdaptedModel:
 
     Example:
       >>> from floral.adaptors import Rule, low_rank
-      >>> from floral.models.base import from_linen
+      >>> from floral.models.linen import from_linen
       >>> batch = {"x": jnp.ones((4, 3))}
       >>> adapt(from_linen(nn.Dense(2)), [Rule(".*/kernel", low_rank(rank=1))], batch).methods
       {'params/kernel': 'fast'}
@@ -118,7 +118,7 @@ def adapted(
 
     Example:
       >>> from floral.adaptors import Rule, init_bank, low_rank, make_plan
-      >>> from floral.models.base import from_linen
+      >>> from floral.models.linen import from_linen
       >>> model, batch = from_linen(nn.Dense(2)), {"x": jnp.ones((4, 3))}
       >>> params, stats = model.init(jax.random.key(0), batch)
       >>> plan = make_plan([Rule(".*/kernel", low_rank(rank=1))], params)

@@ -1,15 +1,11 @@
 """Models: two pure functions over any params tree, and a small zoo."""
 
-from floral.models.base import (
-    Model,
-    augmented,
-    from_equinox,
-    from_function,
-    from_linen,
-    from_nnx,
-)
+from floral.models.base import Model, augmented, from_function
 from floral.models.cnn import cnn
+from floral.models.equinox import from_equinox
+from floral.models.linen import from_linen
 from floral.models.mlp import linear, mlp
+from floral.models.nnx import from_nnx
 from floral.models.resnet import resnet
 from floral.models.vgg import vgg
 from floral.models.vit import vit

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 
 from floral import check
 from floral.errors import SpecError
-from floral.models.base import Model, from_linen
+from floral.models.base import Model
 from floral.models.inits import INITS, draws
+from floral.models.linen import from_linen
 from floral.models.norms import batch_norm, norm_arguments
 
 __all__ = ["linear", "mlp"]
@@ -79,4 +80,4 @@ def linear(outputs: int) -> Model:
       SpecError: when initialised, if the inputs hold no numbers.
     """
     check.positive_int(outputs=outputs)
-    return from_linen(MLP((outputs,), "lecun_normal"), features_argument="features")
+    return from_linen(MLP((outputs,)), features_argument="features", **norm_arguments("none"))

@@ -29,4 +29,4 @@ def batch_norm(x: Array, *, train: bool, mask: Array | None) -> Array:
 def norm_arguments(norm: str) -> dict[str, Any]:
     """What ``from_linen`` must know of a module with this norm, "none" or "batch"."""
     check.one_of(("none", "batch"), norm=norm)
-    return {"train_argument": "train", "mask": True} if norm == "batch" else {}
+    return {"train_argument": "train", "mask": norm == "batch"}

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 
 from floral import check
 from floral.errors import SpecError
-from floral.models.base import Model, from_linen
+from floral.models.base import Model
 from floral.models.images import as_images, check_sides
+from floral.models.linen import from_linen
 from floral.models.norms import batch_norm, norm_arguments
 
 __all__ = ["vgg"]
@@ -83,9 +84,5 @@ def vgg(
     for name, values in {"channels": channels, "hidden": hidden}.items():
         for index, value in enumerate(values):
             check.positive_int(**{f"{name}.{index}": value})
-    arguments = {
-        "train_argument": "train",
-        "features_argument": "features",
-        **norm_arguments(norm),
-    }
+    arguments = {"features_argument": "features", **norm_arguments(norm)}
     return from_linen(VGG(tuple(channels), tuple(hidden), dropout, norm, outputs), **arguments)

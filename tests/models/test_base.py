@@ -8,7 +8,6 @@ import pytest
 from flax import nnx
 
 from floral import adaptors, algorithms, data, losses, mixtures, models, simulate, tree
-from floral.errors import SpecError
 
 LOCAL = algorithms.local_solver(optax.sgd, learning_rate=0.1)
 BATCHING = data.batching(batch_size=2, shuffle=False)
@@ -183,36 +182,10 @@ def test_params_of_nnx_and_equinox_have_readable_paths():
     ]
 
 
-def test_nnx_modules_with_statistics_or_keys_are_refused():
-    class Normed(nnx.Module):
-        def __init__(self, rngs):
-            self.norm = nnx.BatchNorm(3, rngs=rngs)
-
-        def __call__(self, x):
-            return self.norm(x)
-
-    with pytest.raises(SpecError, match="more than parameters"):
-        models.from_nnx(lambda rngs: Normed(rngs)).init(jax.random.key(0), {"x": jnp.ones((2, 3))})
-
-
 class Dropped(nn.Module):
     @nn.compact
     def __call__(self, x, train=False):
         return nn.Dense(2)(nn.Dropout(0.5, deterministic=not train)(x))
-
-
-def test_dropout_draws_from_the_key_in_training_and_not_at_all_in_evaluation():
-    model, batch = models.from_linen(Dropped(), train_argument="train"), {"x": jnp.ones((4, 3))}
-    params, stats = model.init(jax.random.key(0), batch)
-
-    def outputs(seed=None, **settings):
-        key = None if seed is None else jax.random.key(seed)
-        return np.asarray(model.apply(params, stats, batch, key=key, **settings)[0])
-
-    np.testing.assert_array_equal(outputs(), outputs(seed=1))
-    np.testing.assert_array_equal(outputs(seed=1, train=True), outputs(seed=1, train=True))
-    assert np.any(outputs(seed=1, train=True) != outputs(seed=2, train=True))
-    assert np.any(outputs(seed=1, train=True) != outputs())
 
 
 def test_a_model_with_dropout_trains_on_other_masks_every_round(population, same):

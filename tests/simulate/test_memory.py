@@ -91,7 +91,8 @@ def test_a_population_on_the_host_counts_two_cohorts_and_the_same_state(build, s
 
 
 def test_a_simulators_operations_are_the_formula(build, simulator):
-    """A linear layer 3 -> 2 with two live steps on average: forward and weight gradient."""
+    """Layers 3 -> 4 -> 2: forward and weight gradients, and the last one's input gradient."""
     sim = simulator(build("fedavg"))
     steps = (2 + 1 + 4 + 2 + 4) / 5
-    assert sim.costs.operations == pytest.approx(steps * 2 * (2 * 2 * 3 * 2))
+    products = 2 * (3 * 4 + 4 * 2) + 4 * 2
+    assert sim.costs.operations == pytest.approx(steps * 2 * 2 * products)
