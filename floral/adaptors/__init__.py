@@ -19,6 +19,7 @@ from floral.adaptors.bank import (
     weights_at,
 )
 from floral.adaptors.base import Adaptor, Bank, Factored, Op, Plan, Product, Rule, Weights
+from floral.adaptors.center import center, check_centers
 from floral.adaptors.conv import conv
 from floral.adaptors.low_rank import embedding, low_rank
 from floral.adaptors.plan import PlanRow, format_table, make_plan, plan_table
@@ -44,6 +45,8 @@ __all__ = [
     "bank_parameters",
     "best_pair",
     "best_pair_of_sum",
+    "center",
+    "check_centers",
     "concatenate",
     "conv",
     "cosines",

@@ -16,7 +16,7 @@ in who has which axis:
 """
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +48,7 @@ def conv(
     layout: str = "separable",
     rank: int | None = None,
     budget: float | None = None,
+    budget_of: Literal["kernel", "channels"] = "kernel",
     alpha: float = 1.0,
     init: str = "uniform_in",
 ) -> Adaptor:
@@ -60,6 +61,9 @@ def conv(
       rank: the number of directions between the two.
       budget: instead of the rank, the share ρ of the kernel's size that the factors may take:
         ``max(1, floor(ρ · size / parameters per unit of rank))``.
+      budget_of: what a budget is a share of: the kernel, or "channels" as in the authors' code,
+        ``max(1, floor(ρ · d · c_in c_out / (c_in + c_out)))`` for d spatial axes whatever the
+        layout and the kernel's extents, so that the factors' share of the kernel is another one.
       alpha: α, the scale of the delta.
       init: which factor is drawn and how, as in `low_rank`; the other is zero.
 
@@ -70,18 +74,24 @@ def conv(
       >>> kernel = jax.ShapeDtypeStruct((3, 3, 128, 512), jnp.float32)
       >>> [conv(layout=layout, budget=0.1).rank(kernel) for layout in ("separable", "in", "out")]
       [30, 35, 12]
+      >>> conv(budget=0.1, budget_of="channels").rank(kernel)
+      20
 
     Source: the FLoRAL paper (arXiv 2410.03497), section 3.2 and appendix G.1. Differs from its
-    code, whose rank rule forgets the kernel's volume.
+    code, whose rank rule counts the kernel's axes and not its volume (``budget_of="channels"``).
     """
     check.one_of(LAYOUTS, layout=layout)
     check.one_of(INITS, init=init)
     check.positive(alpha=alpha)
+    check.one_of(("kernel", "channels"), budget_of=budget_of)
     rule = rank_rule(rank=rank, budget=budget)
 
     def rank_of(leaf: jax.ShapeDtypeStruct) -> int:
         shape = tuple(leaf.shape)
         extents = _extents(layout, shape)
+        if budget is not None and budget_of == "channels":
+            channels = shape[-2:]
+            return rule((len(shape) - 2, *channels), sum(channels), min(channels))
         rows = math.prod(extents.a) * shape[-2]
         columns = math.prod(extents.b) * shape[-1]
         largest = max(1, min(rows, columns) // extents.width)

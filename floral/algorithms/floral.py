@@ -27,6 +27,7 @@ from floral.adaptors import (
     precondition,
 )
 from floral.algorithms.base import Diagnostics, FederatedAlgorithm
+from floral.algorithms.centering import then_centered
 from floral.algorithms.finding import finding_report
 from floral.algorithms.floral_client import client_side
 from floral.algorithms.floral_server import FloralServer, server_side
@@ -58,6 +59,7 @@ def floral(
     mu: float = 0.0,
     server_optimizer: optax.GradientTransformation | None = None,
     bank_server_optimizer: optax.GradientTransformation | None = None,
+    center_adaptors: bool = False,
 ) -> FederatedAlgorithm:
     """Trains a base and a bank together, each client with its own mixture.
 
@@ -84,10 +86,14 @@ def floral(
       server_optimizer: takes the mean updates as gradients; None is plain averaging.
       bank_server_optimizer: takes the bank's mean updates in its place; None leaves the bank to
         ``server_optimizer``. With ``optax.sgd(r)`` each adaptor moves r of the way to its mean.
+      center_adaptors: whether the server moves the adaptors' mean to the base after every round
+        (the paper's appendix F; in none of its results). It leaves every client's model as it is
+        where ranks are full, and takes a singular value decomposition an adaptor and leaf.
 
     Raises:
-      SpecError: for settings out of range, globs that match nothing, a plan without adaptors, or a
-        ``bank_server_optimizer`` where no adaptor is both trained and averaged.
+      SpecError: for settings out of range, globs that match nothing, a plan without adaptors, a
+        ``bank_server_optimizer`` where no adaptor is both trained and averaged, or adaptors that
+        cannot be centered.
     """
     plan = model.plan
     if not plan.adaptors:
@@ -143,6 +149,10 @@ def floral(
         preconditioner=preconditioner,
         mu=mu,
     )
+
+    aggregate = at_server.aggregate
+    if center_adaptors:
+        aggregate = then_centered(aggregate, plan, parts)
 
     def client_init(key, server, traits):
         if not stateful:
@@ -206,7 +216,7 @@ def floral(
         client_init=client_init,
         download=at_server.download,
         client_update=at_client.update,
-        aggregate=at_server.aggregate,
+        aggregate=aggregate,
         personalize=personalize,
         predict=predict,
         export=lambda server, client: merge(*own_model(server, client), plan),

@@ -19,7 +19,7 @@ from floral.adaptors import (
 )
 from floral.adaptors.uses import count_uses
 from floral.errors import SpecError
-from floral.models.base import Model, from_equinox, from_function, from_linen, from_nnx
+from floral.models import Model, from_equinox, from_function, from_linen, from_nnx
 
 KEY = jax.random.key(0)
 WEIGHTS = jnp.array([0.5, 0.2, 0.3])

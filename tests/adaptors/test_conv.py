@@ -9,7 +9,7 @@ from flax import linen as nn
 from floral.adaptors import Rule, conv, make_plan
 from floral.adaptors.conv import LAYOUTS
 from floral.errors import SpecError
-from floral.models.base import from_linen
+from floral.models.linen import from_linen
 from floral.tree import num_parameters
 
 KEY = jax.random.key(0)
@@ -189,3 +189,10 @@ def test_leaves_that_do_not_fit_are_named(settings, shape, message):
 def test_an_unknown_kind_is_refused():
     with pytest.raises(SpecError, match="did you mean 'separable'"):
         conv(layout="separated", rank=1)
+
+
+@pytest.mark.parametrize("layout", ["separable", "in", "out"])
+def test_a_budget_of_channels_is_the_authors_rule_whatever_the_layout(layout):
+    kernel = jax.ShapeDtypeStruct((3, 3, 128, 512), jnp.float32)
+    adaptor = conv(layout=layout, budget=0.1, budget_of="channels")
+    assert adaptor.rank(kernel) == int(0.1 * (2 * 128) * (2 * 512) / (2 * 128 + 2 * 512))

@@ -56,6 +56,7 @@ ALGORITHMS = {
         "mixture_learning_rate": (None, 0.3),
         "precondition_epsilon": (None, 0.1),
         "bank_server_optimizer": (None, optax.sgd(0.5)),
+        "center_adaptors": (False, True),
     },
     "ifca": {"num_models": (2, 3)},
     "knn_per": {"num_neighbors": (10, 1), "scale": (1.0, 2.0), "local_weight": (None, 0.3)},
@@ -65,6 +66,13 @@ ALGORITHMS = {
     "scaffold": {},
 }
 """By factory and setting two values; ``server_optimizer`` is asked of all."""
+REQUIRED = {
+    "fedbabu": {"head": (HEAD,)},
+    "fedrep": {"private": (HEAD,)},
+    "partial": {"private": (HEAD,)},
+    "pfedme": {"pull": 2.0},
+}
+"""What a factory needs to be built at all, or to be built with the values above."""
 
 MIXINGS = {
     "discriminants": {
@@ -196,7 +204,7 @@ def program(population, network):
 @pytest.mark.parametrize(("name", "setting", "values"), _rows(ALGORITHMS))
 def test_a_setting_of_an_algorithm_changes_its_program(build, program, name, setting, values):
     of_classes = name == "knn_per"
-    required = {"fedbabu": {"head": (HEAD,)}, "fedrep": {"private": (HEAD,)}}.get(name, {})
+    required = REQUIRED.get(name, {})
     one, other = (
         program(
             build(name, of_classes=of_classes, **required | {setting: value}),
@@ -210,13 +218,10 @@ def test_a_setting_of_an_algorithm_changes_its_program(build, program, name, set
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_the_server_optimizer_of_every_algorithm_changes_its_program(build, program, name):
     of_classes = name == "knn_per"
-    required = {"fedbabu": {"head": (HEAD,)}, "fedrep": {"private": (HEAD,)}}
-    required |= {"partial": {"private": (HEAD,)}}
+    required = REQUIRED.get(name, {})
     one, other = (
         program(
-            build(
-                name, of_classes=of_classes, server_optimizer=optimizer, **required.get(name, {})
-            ),
+            build(name, of_classes=of_classes, server_optimizer=optimizer, **required),
             of_classes=of_classes,
         )
         for optimizer in (None, optax.sgd(0.5))
