@@ -41,7 +41,9 @@ ALGORITHMS = {
         "tuning_steps": (None, 1),
         "tuning_learning_rate": (None, 0.3),
     },
+    "fedbn": {"norms": ((HEAD,), (BIAS,))},
     "fedem": {"num_models": (2, 3)},
+    "fedper": {"head": ((HEAD,), (BIAS,))},
     "fedprox": {"mu": (0.01, 0.02)},
     "fedrep": {"private": ((HEAD,), (BIAS,)), "head_passes": (1, 2)},
     "fedsa_lora": {"train": (("bank",), ("bank/**/b",)), "bank_learning_rate": (None, 0.3)},
@@ -55,19 +57,24 @@ ALGORITHMS = {
         "bank_learning_rate": (None, 0.3),
         "mixture_learning_rate": (None, 0.3),
         "precondition_epsilon": (None, 0.1),
+        "mu": (0.0, 0.1),
         "bank_server_optimizer": (None, optax.sgd(0.5)),
         "center_adaptors": (False, True),
     },
     "ifca": {"num_models": (2, 3)},
     "knn_per": {"num_neighbors": (10, 1), "scale": (1.0, 2.0), "local_weight": (None, 0.3)},
     "local_adaptor": {"bank_learning_rate": (None, 0.3), "precondition_epsilon": (None, 0.1)},
+    "local_only": {},
     "partial": {"private": ((HEAD,), (BIAS,))},
     "pfedme": {"pull": (2.0, 3.0), "inner_steps": (5, 4), "personal_learning_rate": (None, 0.3)},
     "scaffold": {},
 }
-"""By factory and setting two values; ``server_optimizer`` is asked of all."""
+"""By factory and setting two values; ``server_optimizer`` is asked of all but one."""
+SENDS_NOTHING = {"local_only"}
 REQUIRED = {
     "fedbabu": {"head": (HEAD,)},
+    "fedbn": {"norms": (HEAD,)},
+    "fedper": {"head": (HEAD,)},
     "fedrep": {"private": (HEAD,)},
     "partial": {"private": (HEAD,)},
     "pfedme": {"pull": 2.0},
@@ -155,8 +162,8 @@ def _rows(table):
 
 
 def test_every_setting_of_every_factory_is_asked_about():
-    common = {"server_optimizer"}
-    listed = {name: set(settings) | common for name, settings in ALGORITHMS.items()}
+    listed = {name: set(settings) | {"server_optimizer"} for name, settings in ALGORITHMS.items()}
+    listed |= {name: set(ALGORITHMS[name]) for name in SENDS_NOTHING}
     assert _returning(algorithms, FederatedAlgorithm) == listed
     # Mixings may be refined by others: per_layer takes one and has no settings.
     given = {name: names for name, names in _returning(mixtures, Mixing).items() if names}
@@ -215,7 +222,7 @@ def test_a_setting_of_an_algorithm_changes_its_program(build, program, name, set
     assert one != other
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", sorted(ALGORITHMS.keys() - SENDS_NOTHING))
 def test_the_server_optimizer_of_every_algorithm_changes_its_program(build, program, name):
     of_classes = name == "knn_per"
     required = REQUIRED.get(name, {})
