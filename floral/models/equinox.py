@@ -73,12 +73,12 @@ def from_equinox(make: Callable[[Key], Any]) -> Model:
         parts = [params, static]
         if any(_is_constant(leaf) for leaf in jax.tree.leaves(made)):
             parts.append(constants())
-        draws = train and key is not None and takes_key
-        module = eqx.nn.inference_mode(eqx.combine(*parts), value=not draws)
+        draw_from = key if train and takes_key else None
+        module = eqx.nn.inference_mode(eqx.combine(*parts), value=draw_from is None)
         x = batch["x"]
-        if not draws:
+        if draw_from is None:
             return jax.vmap(module)(x), stats
-        keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(jnp.arange(x.shape[0]))
+        keys = jax.vmap(lambda index: jax.random.fold_in(draw_from, index))(jnp.arange(x.shape[0]))
         return jax.vmap(lambda one, key: module(one, key=key))(x, keys), stats
 
     return Model(init=init, apply=apply)

@@ -104,7 +104,10 @@ def from_nnx(
 
 def _parts(module: Any) -> tuple[Any, Any, Any, Any, Any]:
     """``(graph, params, batch statistics, random streams, the rest)``."""
-    return nnx.split(module, nnx.Param, nnx.BatchStat, nnx.RngState, ...)
+    graph, params, stats, streams, rest = nnx.split(
+        module, nnx.Param, nnx.BatchStat, nnx.RngState, ...
+    )
+    return graph, params, stats, streams, rest
 
 
 def _streams(state: PyTree, key: Key | None) -> PyTree:
