@@ -14,8 +14,8 @@ PUBLIC = {
     """,
     "floral.adaptors": """
         AdaptedModel Adaptor Bank Factored Op Plan PlanRow Product Rule Weights adapt adapted
-        add_adaptors additive bank_parameters best_pair best_pair_of_sum center check_centers concatenate conv cosines
-        embedding factor_pairs format_table init_bank likeness low_rank
+        add_adaptors additive bank_parameters best_pair best_pair_of_sum center check_centers
+        concatenate conv cosines embedding factor_pairs format_table init_bank likeness low_rank
         make_plan merge permute plan_table precondition remove_adaptors select truncate weights_at
     """,
     "floral.algorithms": """
