@@ -164,16 +164,15 @@ def test_the_best_state_predicts_as_the_best_round_was_evaluated(whole):
     np.testing.assert_array_equal(report["loss"], expected)
 
 
-@pytest.mark.parametrize("trouble", ["nothing to test on", "diverging", "splits too small"])
+@pytest.mark.parametrize("trouble", ["nothing to test on", "diverging", "no split"])
 def test_a_run_without_a_number_to_show_still_reports(config, images, tmp_path, trouble):
     changes = {
         "nothing to test on": {"data": {"source": {"kind": "synthetic_linear", "test": 0}}},
         "diverging": {"local": {"kind": "sgd", "learning_rate": 1e30}},
-        "splits too small": {
+        "no split": {
             "data": {
                 "source": {"kind": "npz", "path": images},
                 "partition": {"kind": "iid", "clients": 20},
-                "split": {"validation": 0.1},
             }
         },
     }[trouble]
