@@ -28,12 +28,19 @@ __all__ = [
 ]
 
 
+_LARGEST = 2**31 - 1  # of whole numbers in 32 bits, as compiled functions count
+
+
 def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise SpecError(f"{name} must be a number, got {value!r}")
-    if not math.isfinite(value):
-        raise SpecError(f"{name} must be finite, got {value!r}")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise SpecError(f"{name} must be finite, got {value!r:.40}")
+    return number
 
 
 def positive(**named: Any) -> None:
@@ -51,10 +58,12 @@ def non_negative(**named: Any) -> None:
 
 
 def positive_int(**named: Any) -> None:
-    """Raises SpecError unless every value is a whole number of at least one."""
+    """Raises SpecError unless every value is a whole number of at least one, in 32 bits."""
     for name, value in named.items():
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
             raise SpecError(f"{name} must be a whole number of at least 1, got {value!r}")
+        if value > _LARGEST:
+            raise SpecError(f"{name} must be at most {_LARGEST}, got {value!r}")
 
 
 def in_range(low: float, high: float, **named: Any) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from floral.errors import ConfigError, FloralError
+from floral.experiment.files import sentence
 from floral.startup import prepare_jax, usable_cores
 
 __all__ = ["LAUNCH", "child_environment", "how_it_ended", "launch", "leave", "tell_launcher"]
@@ -118,8 +119,9 @@ def leave(error: Exception) -> NoReturn:
     """
     sys.stdout.flush()
     rank = os.environ.get("JAX_PROCESS_ID", os.environ.get("SLURM_PROCID"))
-    if isinstance(error, FloralError):
-        print(f"floral: {error}", file=sys.stderr, flush=True)
+    if isinstance(error, FloralError | OSError):
+        said = error if isinstance(error, FloralError) else sentence(error)
+        print(f"floral: {said}", file=sys.stderr, flush=True)
         if rank == "0":
             time.sleep(_SHARED_FATE_SECONDS / 2)  # without process 0 the others cannot say as much
         os._exit(REFUSED)

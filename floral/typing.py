@@ -5,11 +5,12 @@ bank, R rank.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from os import PathLike
+from typing import Annotated, Any, TypeAlias
 
 from jax import Array
 
-__all__ = ["Array", "Batch", "Key", "Loss", "Params", "PyTree"]
+__all__ = ["Array", "Batch", "FileOrName", "FilePath", "Key", "Loss", "Params", "PyTree", "Seed"]
 
 PyTree: TypeAlias = Any
 
@@ -24,3 +25,13 @@ Key: TypeAlias = Array
 
 Loss: TypeAlias = Callable[[Any, Batch], Array]
 """``(outputs [B, ...], batch) -> [B]``: one number an example; callers mask and average."""
+
+FilePath: TypeAlias = str | PathLike[str]
+"""A file or a folder. A run makes those of its config absolute, so that it may be gone on with from
+any folder; so it does with a setting of one's own factory that is annotated ``Path``."""
+
+FileOrName: TypeAlias = Annotated[FilePath, "or a name"]
+"""A file or a folder, or what has another meaning if there is none of that name."""
+
+Seed: TypeAlias = Annotated[int, "a seed"]
+"""A whole number from 0 to 2^32 - 1: JAX would take the rest of a larger one, in silence."""

@@ -251,14 +251,14 @@ ROWS = [
     ("a data set out of reach", no_network, DataError, "no network: the hub's data set 'floral/no-such-data' is not on this machine; save it on a connected one with save_to_disk and give that folder"),
     # Run folders.
     ("no run folder", lambda: floral.resume("finish"), ConfigError, "finish: no run folder, it has no config.yaml; did you mean 'finished'?"),
-    ("a new setting for an old run", resumed(lambda folder: None, "seed=1"), ConfigError, "'seed=1': a resumed run takes rounds=… alone; start a new run for anything else"),
+    ("a new setting for an old run", resumed(lambda folder: None, "seed=1"), ConfigError, "'seed=1': a resumed run takes rounds=…, data.source.path=… alone; start a new run for anything else"),
     ("fewer rounds than taken", resumed(lambda folder: None, "rounds=1"), ConfigError, "rounds: run has taken 2 already, got 1; a resumed run goes on, never back"),
-    ("another config", resumed(edit("learning_rate: 0.1", "learning_rate: 0.2")), ConfigError, "run/config.yaml: the config is not the one this run began with; only rounds and checkpoint may change; start a new run for anything else"),
-    ("other data", resumed(other_data), DataError, "run: the data have fingerprint [0-9a-f]{12}, the run began with [0-9a-f]{12}; a run goes on only with the data it began with"),
+    ("another config", resumed(edit("learning_rate: 0.1", "learning_rate: 0.2")), ConfigError, "run/config.yaml: the config is not the one this run began with; only rounds, checkpoint and where files lie may change; start a new run for anything else"),
+    ("other data", resumed(other_data, "data.source.path=examples.npz"), DataError, "run: the data have fingerprint [0-9a-f]{12}, the run began with [0-9a-f]{12}; a run goes on only with the data it began with"),
     ("a truncated checkpoint", resumed(cut_checkpoint), ConfigError, "run/checkpoints/2: the checkpoint is damaged, or of another experiment or version .*; delete that folder to go on from the checkpoint before it, or from the start"),
     ("a damaged summary", resumed(lambda folder: (folder / "summary.json").write_text("{")), ConfigError, "run/summary.json: damaged at line 1: .*"),
     ("a name that is a path", lambda: floral.run(CONFIG, out="runs", name="a/b"), ConfigError, "name: expected the name of a folder, got 'a/b'; its parent is out"),
-    ("a parent that is a file", lambda: floral.run(CONFIG, out="examples.npz"), ConfigError, "out: cannot make the folder examples.npz/run: .*"),
+    ("a parent that is a file", lambda: floral.run(CONFIG, out="examples.npz"), ConfigError, "out: cannot make the folder examples.npz/run: 'examples.npz' is a file and no folder"),
 ]  # fmt: skip
 
 

@@ -4,15 +4,33 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from floral.cli.parser import parse
 from floral.cli.train import launch, resume, run
 
 __all__ = ["main"]
 
+_PIPE_CLOSED = 128 + 13  # as a shell says of a program that SIGPIPE has ended
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; returns its exit status: 0 done, 1 refused, 130 stopped by Ctrl-C."""
+    """Runs a command; returns its exit status: 0 done, 1 refused, 130 stopped by Ctrl-C.
+
+    What is refused, by floral or by the system (a file that cannot be written), is one sentence on
+    the standard error. Where nobody reads on, as after ``| head -1``, it is silent.
+    """
+    try:
+        try:
+            return _answered(argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_output()
+        return _PIPE_CLOSED
+
+
+def _answered(argv: Sequence[str] | None) -> int:
     arguments = parse(argv)
     from floral.errors import FloralError
 
@@ -25,15 +43,45 @@ def main(argv: Sequence[str] | None = None) -> int:
             from floral.startup import prepare_jax, usable_cores
 
             prepare_jax(os.environ, cores=usable_cores())
+            _import_jax()
         if arguments.command in (run, resume):
             return _together(arguments)
         return arguments.command(arguments)
     except FloralError as error:
         print(f"floral: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        from floral.experiment.files import sentence
+
+        print(f"floral: {sentence(error)}", file=sys.stderr)
+        return 1
+    except MemoryError as error:
+        print(f"floral: there is too little memory: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("floral: stopped", file=sys.stderr)
         return 130
+
+
+def _import_jax() -> None:
+    """Raises ConfigError if a variable of the environment has a value that JAX does not know."""
+    try:
+        import jax  # noqa: F401
+    except ValueError as error:
+        from floral.errors import ConfigError
+
+        raise ConfigError(f"the environment: {error}") from error
+
+
+def _drop_output() -> None:
+    """What is still to be written goes nowhere, so that nothing complains at the very end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # a stream without a file, as a notebook's
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def _together(arguments: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ from floral.data.sources import Source
 from floral.data.standardize import standardized
 from floral.data.synthetic import SyntheticTask
 from floral.errors import DataError
+from floral.typing import Seed
 
 __all__ = ["federate"]
 
@@ -29,7 +30,7 @@ def federate(
     keep: float = 1.0,
     unseen: int | float = 0,
     standardize: bool = False,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> FederatedDataset:
     """The population that a run trains on.
 

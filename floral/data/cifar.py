@@ -13,6 +13,7 @@ from floral.data.first_argument import first_by_place
 from floral.data.hubs import huggingface, tfds
 from floral.data.sources import Source
 from floral.errors import DataError
+from floral.typing import FilePath
 
 __all__ = ["cifar"]
 
@@ -25,7 +26,7 @@ def cifar(
     *,
     classes: Literal[10, 100] = 10,
     via: Literal["huggingface", "tfds"] = "huggingface",
-    folder: str | None = None,
+    folder: FilePath | None = None,
     download: bool = False,
 ) -> Source:
     """All 60,000 images of CIFAR-10 or CIFAR-100: x ``[60000, 32, 32, 3]`` in [0, 1].

@@ -18,6 +18,7 @@ from floral.data.door import as_examples
 from floral.data.flat import from_flat
 from floral.data.lazy import LazyArray
 from floral.errors import DataError
+from floral.typing import Seed
 
 __all__ = ["generated"]
 
@@ -29,7 +30,7 @@ def generated(
     *,
     sizes: Mapping[str, Any],
     clients: int | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     settings: Mapping[str, Any] | None = None,
     traits: Mapping[str, Any] | None = None,
     unseen: Any = None,

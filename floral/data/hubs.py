@@ -5,6 +5,7 @@ one sentence says so where there is none.
 """
 
 import importlib.util
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from floral.data.sources import Source
 from floral.data.table_files import load_split, unreachable
 from floral.data.tables import Table, as_tables, asked_for, known_column, source_of
 from floral.errors import DataError
+from floral.typing import FileOrName, FilePath
 
 __all__ = ["huggingface", "tfds"]
 
@@ -20,7 +22,7 @@ __all__ = ["huggingface", "tfds"]
 @first_by_place
 def huggingface(
     *,
-    path: str,
+    path: FileOrName,
     x: str | Sequence[str] = "image",
     y: str | Sequence[str] = "label",
     client: str | None = None,
@@ -44,6 +46,7 @@ def huggingface(
     Raises:
       DataError: if it cannot be found, read or reached.
     """
+    path = os.fspath(path)
     tables: dict[str, Table] = {}
     for ours, theirs in asked_for(split, path).items():
         tables |= {ours: as_tables(load_split(path, theirs, config), None, path)[""]}
@@ -58,7 +61,7 @@ def tfds(
     y: str | None = None,
     client: str | None = None,
     split: str | Mapping[str, str] = "train",
-    data_dir: str | None = None,
+    data_dir: FilePath | None = None,
     download: bool = False,
     num_classes: int | None = None,
 ) -> Source:

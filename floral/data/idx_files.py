@@ -2,7 +2,9 @@
 
 import gzip
 import math
+import os
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +14,7 @@ from floral import check
 from floral.data.first_argument import first_by_place
 from floral.data.sources import Source, arrays, existing
 from floral.errors import DataError
+from floral.typing import FilePath
 
 __all__ = ["idx", "mnist"]
 
@@ -24,7 +27,10 @@ _FILES = [
 
 @first_by_place
 def idx(
-    *, images: str | list[str], labels: str | list[str], num_classes: int | None = None
+    *,
+    images: FilePath | Sequence[FilePath],
+    labels: FilePath | Sequence[FilePath],
+    num_classes: int | None = None,
 ) -> Source:
     """Images and labels in the IDX format of MNIST, gzipped or not.
 
@@ -38,8 +44,10 @@ def idx(
     Raises:
       DataError: if a file is missing, is not IDX, is cut short, or the two disagree.
     """
-    image_paths = [images] if isinstance(images, str) else list(images)
-    label_paths = [labels] if isinstance(labels, str) else list(labels)
+    image_paths, label_paths = (
+        [os.fspath(path) for path in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
+        for paths in (images, labels)
+    )
     if len(image_paths) != len(label_paths):
         raise DataError(f"{len(image_paths)} image files but {len(label_paths)} label files")
     x = [_read_idx(path, 3) for path in image_paths]
@@ -62,7 +70,7 @@ def idx(
 def mnist(
     *,
     variant: Literal["digits", "fashion"] = "digits",
-    folder: str | None = None,
+    folder: FilePath | None = None,
 ) -> Source:
     """All 70,000 images of MNIST or Fashion-MNIST: x ``[70000, 28, 28, 1]`` in [0, 1].
 

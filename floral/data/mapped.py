@@ -24,6 +24,7 @@ from floral.data.flat import from_flat
 from floral.data.lazy import LazyArray
 from floral.data.splits import SPLITS
 from floral.errors import DataError
+from floral.typing import FilePath
 
 __all__ = ["mapped", "save_mapped"]
 
@@ -70,7 +71,7 @@ def save_mapped(dataset: FederatedDataset, folder: str | Path) -> None:
 
 
 @first_by_place
-def mapped(*, folder: str) -> FederatedDataset:
+def mapped(*, folder: FilePath) -> FederatedDataset:
     """The population that ``save_mapped`` wrote, its examples left in their files.
 
     Opening reads offsets, traits and a few places of each file, however large the files are; a

@@ -11,6 +11,7 @@ stored order.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -20,6 +21,7 @@ from floral.data.first_argument import first_by_place
 from floral.data.names import sortable_names
 from floral.data.ownership import Partition, load_partition
 from floral.errors import DataError
+from floral.typing import FilePath
 
 __all__ = [
     "Partitioner",
@@ -181,13 +183,13 @@ def natural(*, field: str) -> Partitioner:
 
 
 @first_by_place
-def saved(*, path: str) -> Partitioner:
+def saved(*, path: FilePath) -> Partitioner:
     """The partition that ``save_partition`` wrote, whatever the seed.
 
     Args:
       path: the file.
     """
-    return lambda fields, rng: load_partition(path)
+    return lambda fields, rng: load_partition(Path(path))
 
 
 @first_by_place

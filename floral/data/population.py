@@ -6,6 +6,7 @@ from floral import check
 from floral.data.arrays import generator
 from floral.data.clients import FederatedDataset
 from floral.data.generated import generated
+from floral.typing import Seed
 
 __all__ = ["synthetic_population"]
 
@@ -20,7 +21,7 @@ def synthetic_population(
     classes: int = 10,
     side: int = 28,
     separation: float = 6.0,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> FederatedDataset:
     """Noisy images of ``classes`` kinds, which the clusters name differently; made when read.
 

@@ -6,6 +6,7 @@ value. Images of bytes become float32 in [0, 1] with a channel axis.
 """
 
 import importlib.util
+import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from floral.data.pixels import scaled
 from floral.data.splits import SPLITS
 from floral.display import as_html, each, examples
 from floral.errors import DataError
+from floral.typing import FilePath
 
 __all__ = ["Source", "arrays", "digits", "existing", "from_npz", "npz"]
 
@@ -127,7 +129,7 @@ def digits(*, per_class: int | None = None) -> Source:
 
 
 @first_by_place
-def npz(*, path: str, x: str = "x", y: str = "y", num_classes: int | None = None) -> Source:
+def npz(*, path: FilePath, x: str = "x", y: str = "y", num_classes: int | None = None) -> Source:
     """A source from an npz file; every other array of one value an example becomes a field.
 
     Args:
@@ -136,6 +138,7 @@ def npz(*, path: str, x: str = "x", y: str = "y", num_classes: int | None = None
       y: the name of the targets in it.
       num_classes: the number of classes; by default the largest label plus one.
     """
+    path = os.fspath(path)
     held = _read_npz(path)
     for name in (x, y):
         if name not in held:
@@ -147,7 +150,7 @@ def npz(*, path: str, x: str = "x", y: str = "y", num_classes: int | None = None
 
 
 @first_by_place
-def from_npz(*, path: str, num_classes: int | None = None) -> FederatedDataset:
+def from_npz(*, path: FilePath, num_classes: int | None = None) -> FederatedDataset:
     """A population of clients of equal size from an npz file: N leads every array.
 
     The layout is ``x_train`` [N, n, ...] and ``y_train`` [N, n, ...], the same with ``_test`` and
@@ -157,6 +160,7 @@ def from_npz(*, path: str, num_classes: int | None = None) -> FederatedDataset:
       path: the file.
       num_classes: the number of classes, or None where the targets are not classes.
     """
+    path = os.fspath(path)
     held = _read_npz(path)
     if "x_train" not in held:
         raise DataError(f"{path!r} has no array 'x_train'; it has {', '.join(held)}")

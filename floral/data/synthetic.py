@@ -17,6 +17,7 @@ import numpy as np
 from floral import check
 from floral.data.arrays import generator
 from floral.data.clients import FederatedDataset, from_clients
+from floral.typing import Seed
 
 __all__ = ["SyntheticTask", "synthetic_linear", "synthetic_mlp"]
 
@@ -44,7 +45,7 @@ def synthetic_linear(
     rank: int = 1,
     alpha: float = 2.0,
     noise: float = 0.0,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> SyntheticTask:
     """Linear regressions: y = the first columns of x W_c + b.
 
@@ -97,7 +98,7 @@ def synthetic_mlp(
     alpha: float = 2.0,
     noise: float = 0.0,
     standardize_hidden: bool = False,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> SyntheticTask:
     """Teacher networks: y = relu(x W_c + b) Φ with one output and Φ ~ N(0, 1/d) shared.
 

@@ -4,9 +4,11 @@ What a spreadsheet writes is read, or its fault is named with file and line.
 """
 
 import gzip
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from floral.data.network import hub_answers, offline
 from floral.data.splits import sliced
 from floral.errors import DataError
 
@@ -44,7 +46,10 @@ def load_split(path: str, split: str, config: str | None) -> Any:
             own = str(getattr(loaded, "split", None) or "train").partition("[")[0]
             parts = dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {own: loaded}
             return sliced({str(name): part for name, part in parts.items()}, split, path)
-        return datasets.load_dataset(str(local) if local.is_dir() else path, config, split=split)
+        if local.is_dir():
+            return datasets.load_dataset(str(local), config, split=split)
+        with nullcontext() if hub_answers() else offline():
+            return datasets.load_dataset(path, config, split=split)
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         if unreachable(error):
             raise DataError(

@@ -6,13 +6,26 @@ so nothing is coerced, but for whole numbers where any number will do.
 """
 
 import math
+import os
 import types
 from collections import abc
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, Union, get_args, get_origin
 
-from pydantic import AllowInfNan, BeforeValidator, Strict, ValidationError, WrapValidator
+from pydantic import (
+    AfterValidator,
+    AllowInfNan,
+    BeforeValidator,
+    Strict,
+    ValidationError,
+    WrapValidator,
+)
 from pydantic_core import InitErrorDetails, PydanticCustomError
+
+PathKind: TypeAlias = Literal["", "path", "path or name"]
+
+_NO_PATH: PathKind = ""
 
 __all__ = ["FieldType", "field_type", "problem", "problems", "show"]
 
@@ -25,12 +38,14 @@ class FieldType(NamedTuple):
       words: as in ``expected a number``.
       plural: as in ``expected a list of numbers``.
       parse: for a nested area, the function that reads its mapping; None for plain values.
+      path: whether the value, or each entry of the list, is a file or folder; or may be a name.
     """
 
     type: Any
     words: str
     plural: str
     parse: Callable[[Any], Any] | None = None
+    path: PathKind = ""
 
 
 def field_type(annotation: Any, nested: Callable[[str], FieldType | None]) -> FieldType | None:
@@ -53,8 +68,11 @@ def field_type(annotation: Any, nested: Callable[[str], FieldType | None]) -> Fi
         if annotation is scalar:
             return plain
     origin, arguments = get_origin(annotation) or annotation, get_args(annotation)
+    if origin is os.PathLike:
+        return _PATH
     if origin is Annotated:
-        return field_type(arguments[0], nested)  # bounds are the factory's to check
+        marked = _MARKED.get(str(arguments[1]))
+        return marked or field_type(arguments[0], nested)  # bounds are the factory's to check
     if origin is Literal:
         options = " or ".join(map(show, arguments))
         return FieldType(_checked(annotation, options, arguments), options, options)
@@ -120,11 +138,36 @@ def _scalar(base: Any, words: str, plural: str) -> FieldType:
     return FieldType(_checked(Annotated[base, Strict()], words), words, plural)
 
 
+def _bounded(plain: FieldType, low: float, high: float) -> FieldType:
+    """The same within what arrays of 32 bits hold: beyond, numbers would be cut or overflow once
+    they are used."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, int | float) and math.isfinite(value) and not low <= value <= high:
+            bound = f"most {high}" if value > high else f"least {low}"
+            raise problem(f"expected {plain.words} of at {bound}, got {show(value)}", value)
+        return value
+
+    return plain._replace(type=Annotated[plain.type, BeforeValidator(check)])
+
+
+_INT = _scalar(int, "a whole number", "whole numbers")
+_LARGEST = 2**31 - 1
+_LARGEST_SEED = 2**32 - 1
+_LARGEST_FLOAT = 3.4028234e38
+_FLOAT = _scalar(Annotated[float, AllowInfNan(False)], "a number", "numbers")
+_SEED = _bounded(_INT, 0, _LARGEST_SEED)
+_PATH = _scalar(str, "a path", "paths")._replace(path="path")
+_MARKED = {  # as floral.typing marks Seed and FileOrName
+    "a seed": _SEED,
+    "or a name": _PATH._replace(path="path or name", words="a path or a name"),
+}
 _SCALARS = (
     (bool, _scalar(bool, "true or false", "true or false")),
-    (int, _scalar(int, "a whole number", "whole numbers")),
-    (float, _scalar(Annotated[float, AllowInfNan(False)], "a number", "numbers")),
+    (int, _bounded(_INT, -_LARGEST - 1, _LARGEST)),
+    (float, _bounded(_FLOAT, -_LARGEST_FLOAT, _LARGEST_FLOAT)),
     (str, _scalar(str, "text", "texts")),
+    (Path, _PATH._replace(type=Annotated[_PATH.type, AfterValidator(lambda text: Path(text))])),
     # Bare, so that pydantic sees ``X | None`` as a nullable X, whose errors are all X's own.
     (None, FieldType(None, "null", "null")),
     (types.NoneType, FieldType(None, "null", "null")),
@@ -134,21 +177,28 @@ _SCALARS = (
 def _union(members: list[FieldType | None]) -> FieldType | None:
     known = [member for member in members if member is not None]
     values = [member for member in known if member.words != "null"]
+    if any(member.path for member in values):  # the text of a path, not any text
+        values = [member for member in values if member.words != "text"]
+        known = [member for member in known if member.words != "text"]
     if not values:
         return None
     words = " or ".join(member.words for member in [*values, *(set(known) - set(values))])
     plural = " or ".join(member.plural for member in values)
     every = Union[tuple(member.type for member in known)]  # noqa: UP007
     parse = next((member.parse for member in values if member.parse is not None), None)
+    paths: list[PathKind] = [member.path for member in values if member.path]
+    path = paths[0] if paths else _NO_PATH
     if len(values) == 1:  # the one type's own message is the most exact
-        return FieldType(every, words, plural, parse)
+        return FieldType(every, words, plural, parse, path)
 
     def choose(value: Any, validate: Callable[[Any], Any]) -> Any:
         if parse is not None and isinstance(value, Mapping):
             return parse(value)  # keeps the places of the errors inside it
         return validate(value)
 
-    return FieldType(Annotated[_checked(every, words), WrapValidator(choose)], words, plural, parse)
+    return FieldType(
+        Annotated[_checked(every, words), WrapValidator(choose)], words, plural, parse, path
+    )
 
 
 def _list(item: FieldType | None, origin: Any) -> FieldType | None:
@@ -156,7 +206,8 @@ def _list(item: FieldType | None, origin: Any) -> FieldType | None:
         return None
     words = f"a list of {item.plural}"
     base = tuple[item.type, ...] if origin is tuple else list[item.type]
-    return FieldType(_container(base, words, (list, tuple)), words, f"lists of {item.plural}")
+    plural = f"lists of {item.plural}"
+    return FieldType(_container(base, words, (list, tuple)), words, plural, path=item.path)
 
 
 def _row(items: list[FieldType | None]) -> FieldType | None:

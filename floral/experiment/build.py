@@ -15,6 +15,7 @@ from floral.display import as_html
 from floral.errors import ConfigError, SpecError
 from floral.experiment import places
 from floral.experiment.places import SCHEMA
+from floral.experiment.processes import check_devices
 from floral.experiment.schema import Call
 from floral.experiment.signature import takes_wiring
 from floral.experiment.wiring import Checkpointing, Evaluation, LocalTraining, Restarts
@@ -98,6 +99,7 @@ def build(
     Raises:
       FloralError: naming the part that does not fit.
     """
+    check_devices()
     shared = like if like is not None and _shares_data(like.config, config) else None
     dataset = build_dataset(config) if shared is None else shared.dataset
     loss_name, loss = _loss(config["loss"], dataset)

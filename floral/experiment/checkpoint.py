@@ -9,7 +9,12 @@ Clients' rows that live on the host are written beside it, piece by piece. Where
 they were saved, they are restored to where they live now.
 """
 
-from collections.abc import Callable, Mapping
+import errno
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from floral.errors import ConfigError
+from floral.experiment.files import touching
 from floral.experiment.processes import is_first, told
 from floral.experiment.rows import drop_rows, load_rows, save_rows
 from floral.simulate import SimulationState
@@ -27,6 +33,8 @@ from floral.typing import PyTree
 
 __all__ = ["latest_round", "restore", "save"]
 
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
+_ROOM = 2**18  # bytes for the names and shapes of what is saved, in files of their own
 _ROWS = "rows"  # the folder of those that live on the host, beside the checkpoints
 
 
@@ -43,20 +51,53 @@ def _manager(folder: Path, keep: int | None = None) -> Any:
 
 
 def save(folder: Path, state: SimulationState, *, keep: int) -> None:
-    """Saves the state under its round, and drops all but the ``keep`` latest."""
+    """Saves the state under its round, and drops all but the ``keep`` latest.
+
+    Raises:
+      FileError: if it cannot be written; what was saved before is whole.
+    """
     import orbax.checkpoint as ocp
 
     taken = int(state.round)
     if told(lambda: latest_round(folder)) == taken:
         return
-    if on_host(state.table):
-        save_rows(folder / _ROWS / str(taken), _tables(state))
-        state = _without_tables(state)
-    held = jax.tree.map(_on_host, _held(state))
-    with _manager(folder, keep) as manager:
-        manager.save(taken, args=ocp.args.StandardSave(held), force=True)
-    if is_first():
-        drop_rows(folder / _ROWS, _rounds(folder))
+    with touching(folder, "write"), _as_os_error():
+        if on_host(state.table):
+            save_rows(folder / _ROWS / str(taken), _tables(state))
+            state = _without_tables(state)
+        held = jax.tree.map(_on_host, _held(state))
+        _check_room(folder, held)
+        with _manager(folder, keep) as manager:
+            manager.save(taken, args=ocp.args.StandardSave(held), force=True)
+        if is_first():
+            drop_rows(folder / _ROWS, _rounds(folder))
+
+
+def _check_room(folder: Path, held: PyTree) -> None:
+    """Raises OSError before anything is written, where it cannot all be: of a write that fails half
+    way, the library's threads print a traceback each."""
+    needed = _ROOM + sum(leaf.nbytes for leaf in jax.tree.leaves(held))
+    place = next(parent for parent in (folder, *folder.resolve().parents) if parent.is_dir())
+    if shutil.disk_usage(place).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@contextmanager
+def _as_os_error() -> Iterator[None]:
+    """While it lasts, an error of the library that writes arrays is raised as what the system told
+    it, where that is known: it raises ValueError for all, and logs each traceback as well."""
+    logger = logging.getLogger("absl")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    except ValueError as error:
+        for number in _REFUSALS:
+            if os.strerror(number) in str(error):
+                raise OSError(number, os.strerror(number)) from error
+        raise
+    finally:
+        logger.setLevel(before)
 
 
 def latest_round(folder: Path) -> int | None:

@@ -10,6 +10,7 @@ from floral.errors import ConfigError
 from floral.experiment.merge import merge
 from floral.experiment.overrides import Override, Setting, keywords, override, parse
 from floral.experiment.places import EXPERIMENT, SCHEMA, TOP_LEVEL
+from floral.experiment.plain import plain
 from floral.experiment.yaml_file import load
 
 __all__ = ["listed", "main_method", "methods", "read"]
@@ -25,7 +26,8 @@ def read(
     """A config with its parents and overrides, checked as a whole, defaults not written out.
 
     Args:
-      config: a YAML file, the name of a packaged config, or a mapping as a file would have it.
+      config: a YAML file, the name of a packaged config, or a mapping as a file would have it;
+        NumPy's and JAX's numbers, paths, tuples and enums in it become plain values.
       overrides: as on the command line, ``algorithm.num_adaptors=8``.
       settings: further overrides by dotted name; of two for one place these win.
       without: methods to leave out, as a list or one text with commas.
@@ -33,10 +35,12 @@ def read(
     Raises:
       ConfigError: with one line for each thing that is wrong, in any of the methods that are run.
     """
-    mapping = dict(config) if isinstance(config, Mapping) else load(config)
-    given = [*map(parse, overrides), *keywords(settings or {})]
+    if not isinstance(config, str | PathLike | Mapping):
+        raise ConfigError(f"config: expected a YAML file or a mapping, got {config!r:.80}")
+    mapping = plain(config) if isinstance(config, Mapping) else load(config)
+    given = [*map(parse, overrides), *keywords(plain(settings or {}))]
     _check_removals(mapping, given)
-    mapping = override(mapping, given, known=TOP_LEVEL)
+    mapping = plain(override(mapping, given, known=TOP_LEVEL))
     if isinstance(compared := mapping.get("compare"), Mapping):
         kept = {name: changes for name, changes in compared.items() if changes is not None}
         mapping["compare"] = kept or None
@@ -157,8 +161,7 @@ def _check_one_seed(config: Mapping[str, Any]) -> None:
 
 
 def _check_numbers(whole: Mapping[str, Any], prefix: str) -> None:
-    for name, least in (("rounds", 1), ("seed", 0)):
-        if whole[name] < least:
-            raise ConfigError(
-                f"{prefix}{name}: expected a whole number of at least {least}, got {whole[name]}"
-            )
+    if whole["rounds"] < 1:
+        raise ConfigError(
+            f"{prefix}rounds: expected a whole number of at least 1, got {whole['rounds']}"
+        )

@@ -16,6 +16,7 @@ import jax
 
 from floral.errors import ConfigError, DataError
 from floral.experiment.build import Experiment
+from floral.experiment.config_files import without_paths
 from floral.experiment.processes import anyone, several, told
 from floral.experiment.provenance import commit_of
 
@@ -82,7 +83,7 @@ def check_config(saved: Mapping[str, Any], config: Mapping[str, Any], folder: Pa
     if saved["config"] != _digest(config):
         raise ConfigError(
             f"{folder / 'config.yaml'}: the config is not the one this run began with; only "
-            "rounds and checkpoint may change; start a new run for anything else"
+            "rounds, checkpoint and where files lie may change; start a new run for anything else"
         )
 
 
@@ -100,5 +101,10 @@ def check_data(saved: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -
 
 
 def _digest(config: Mapping[str, Any]) -> str:
-    meaning = {key: value for key, value in config.items() if key not in ("rounds", "checkpoint")}
+    """Of all that changes results; files may move, and their data have a fingerprint."""
+    meaning = {
+        key: value
+        for key, value in without_paths(config).items()
+        if key not in ("rounds", "checkpoint")
+    }
     return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()

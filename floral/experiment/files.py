@@ -9,7 +9,7 @@ from typing import Literal
 
 from floral.errors import ConfigError
 
-__all__ = ["FileError", "in_words", "touching"]
+__all__ = ["FileError", "file_error", "in_words", "sentence", "touching"]
 
 _REASONS = {
     errno.EACCES: "there is no permission",
@@ -55,9 +55,27 @@ def touching(path: str | os.PathLike[str], verb: Literal["read", "write"]) -> It
     try:
         yield
     except OSError as error:
-        told = FileError(f"cannot {verb} {os.fspath(path)!r}: {in_words(error, path)}")
-        told.mend = _MENDS.get(error.errno or 0, told.mend)
-        raise told from error
+        words = f"cannot {verb} {os.fspath(path)!r}: {in_words(error, path)}"
+        raise file_error(error, words) from error
+
+
+def file_error(error: OSError, words: str | None = None) -> FileError:
+    """What the system refused, as a `FileError` that knows what may mend it."""
+    told = FileError(sentence(error) if words is None else words)
+    told.mend = _MENDS.get(error.errno or 0, told.mend)
+    return told
+
+
+def sentence(error: OSError) -> str:
+    """What an ``OSError`` says, as a message has it.
+
+    Example:
+      >>> sentence(FileNotFoundError(2, "No such file or directory", "no/such/folder/d.npz"))
+      "'no/such/folder/d.npz': there is no folder 'no/such/folder'"
+    """
+    if error.filename is None:
+        return in_words(error)
+    return f"{os.fsdecode(error.filename)!r}: {in_words(error)}"
 
 
 def in_words(error: OSError, path: str | os.PathLike[str] | None = None) -> str:

@@ -9,10 +9,12 @@ from floral.errors import ConfigError
 from floral.experiment import checkpoint, record
 from floral.experiment.build import Experiment
 from floral.experiment.config import methods
+from floral.experiment.config_files import path_places, with_absolute_paths
 from floral.experiment.environment import check_config
-from floral.experiment.files import FileError, touching
+from floral.experiment.files import FileError, file_error, touching
 from floral.experiment.load import check_run_folder, saved_config
 from floral.experiment.lock import Locks
+from floral.experiment.overrides import parse
 from floral.experiment.processes import is_first
 from floral.experiment.provenance import described_command
 from floral.experiment.yaml_file import dump, write_atomically
@@ -40,11 +42,13 @@ def leaving_in_order(
             if is_first():
                 record.remove_folders(made, whole=folder)
             raise
-        if isinstance(error, FileError):
-            raise ConfigError(
-                f"{error}; all that was saved is whole: {error.mend}, then floral resume {folder}"
-            ) from error
-        raise
+        if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+            error = file_error(error)
+        if not isinstance(error, FileError):
+            raise
+        raise ConfigError(
+            f"{error}; all that was saved is whole: {error.mend}, then floral resume {folder}"
+        ) from error
 
 
 def begin(folder: Path, resolved: dict[str, Any], overrides: Sequence[str], locks: Locks) -> None:
@@ -58,6 +62,10 @@ def reopen(folder: Path, resolved: dict[str, Any], overrides: Sequence[str]) -> 
     """A run folder that is gone on with has its newest config, and knows who goes on."""
     if overrides:
         write_atomically(folder / "config.yaml", dump(resolved))
+        whole = methods(resolved)
+        for name, place in method_folders(folder, resolved).items():
+            if place != folder and place.is_dir():
+                write_atomically(place / "config.yaml", dump(whole[name]))
     record.append_lines(folder / "commands.jsonl", [described_command(overrides)])
 
 
@@ -65,7 +73,7 @@ def found(folder: Path, overrides: Sequence[str], locks: Locks) -> tuple[dict[st
     """The config of a run folder that may be gone on with, and its methods that are finished."""
     check_run_folder(folder)
     locks.hold(folder)
-    resolved = saved_config(folder, *overrides)
+    resolved = _overridden(folder, overrides)
     folders = method_folders(folder, resolved)
     for place in folders.values():
         if place != folder and place.is_dir():
@@ -76,6 +84,21 @@ def found(folder: Path, overrides: Sequence[str], locks: Locks) -> tuple[dict[st
     return resolved, [
         name for name in unfolded if _finished(folders[name], unfolded[name]["rounds"])
     ]
+
+
+def _overridden(folder: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """The saved config with the overrides that a resumed run takes."""
+    movable = path_places(saved_config(folder))
+    given = [parse(text).path for text in overrides]
+    for text, place in zip(overrides, given, strict=True):
+        if place != ("rounds",) and place not in movable:
+            files = "".join(f", {'.'.join(map(str, known))}=…" for known in movable)
+            raise ConfigError(
+                f"{text!r}: a resumed run takes rounds=…{files} alone; start a new run for "
+                "anything else"
+            )
+    resolved = saved_config(folder, *overrides)
+    return with_absolute_paths(resolved, only=given) if overrides else resolved
 
 
 def make_own(place: Path, experiment: Experiment, folder: Path, locks: Locks) -> None:

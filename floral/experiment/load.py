@@ -1,5 +1,8 @@
 """A run folder read back: its config, its parts and its last saved state."""
 
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -7,15 +10,24 @@ from typing import Any
 import jax
 
 from floral.check import did_you_mean
-from floral.errors import ConfigError
+from floral.errors import ConfigError, FloralError
 from floral.experiment import checkpoint, record
 from floral.experiment.build import Experiment, build
 from floral.experiment.config import methods, read
+from floral.experiment.config_files import path_places, value_at
+from floral.experiment.environment import check_data
 from floral.experiment.state import start_state
 from floral.experiment.yaml_file import load
 from floral.simulate import SimulationState
 
-__all__ = ["check_run_folder", "load_run", "saved_chunk", "saved_config", "start_folder"]
+__all__ = [
+    "check_run_folder",
+    "load_run",
+    "naming_what_moved",
+    "saved_chunk",
+    "saved_config",
+    "start_folder",
+]
 
 
 def load_run(
@@ -32,12 +44,16 @@ def load_run(
     Raises:
       ConfigError: if the folder has several methods and none is named, has no such method, has no
         checkpoint, or if no round was ever validated.
+      DataError: if the data are gone, or not those that the run was trained on.
     """
     folder, config = _method_of(Path(folder), method)
     last = checkpoint.latest_round(folder / "checkpoints")
     if last is None:
         raise ConfigError(f"{folder}: the run has no checkpoint yet")
-    experiment = build(config, chunk=saved_chunk(folder))
+    with naming_what_moved(folder, config):
+        experiment = build(config, chunk=saved_chunk(folder))
+    environment = record.read_json(folder / "environment.json")
+    check_data(environment, {"data": experiment.dataset.fingerprint}, folder)
     struct = jax.eval_shape(lambda: start_state(experiment))
     state = checkpoint.restore(folder / "checkpoints", last, struct, experiment.simulator.new_table)
     if not best:
@@ -78,7 +94,51 @@ def saved_config(folder: Path, *overrides: str) -> dict[str, Any]:
       ConfigError: if there is none; names the nearest run folder.
     """
     check_run_folder(folder)
-    return read(load(folder / "config.yaml"), overrides)
+    with _importing_from(_begun_in(folder)):
+        return read(load(folder / "config.yaml"), overrides)
+
+
+def _begun_in(folder: Path) -> str | None:
+    """Where the command was given that began a run, or the comparison that it is a part of."""
+    for place in (folder, folder.parent):
+        commands = record.read_lines(place / "commands.jsonl")
+        if commands:
+            return commands[0].get("folder")
+    return None
+
+
+@contextmanager
+def _importing_from(place: str | None) -> Iterator[None]:
+    """While it lasts, modules are imported from a folder first: one's own factories were, when the
+    run began there."""
+    if place is None:
+        yield
+        return
+    sys.path.insert(0, place)
+    try:
+        yield
+    finally:
+        sys.path.remove(place)
+
+
+@contextmanager
+def naming_what_moved(folder: Path, config: Mapping[str, Any]) -> Iterator[None]:
+    """While it lasts, an error also says how to name a file that is gone from where it was.
+
+    Args:
+      folder: the run folder.
+      config: its config.
+    """
+    try:
+        yield
+    except FloralError as error:
+        for place in path_places(config):
+            path = Path(str(value_at(config, place)))
+            if path.is_absolute() and not path.exists():
+                raise type(error)(
+                    f"{error}; if it was moved: floral resume {folder} {'.'.join(place)}=…"
+                ) from error
+        raise
 
 
 def check_run_folder(folder: Path) -> None:

@@ -13,14 +13,28 @@ from typing import ParamSpec, TypeVar
 import jax
 import numpy as np
 
-from floral.errors import FloralError
+from floral.errors import ConfigError, FloralError
 
-__all__ = ["anyone", "by_the_first", "is_first", "several", "told"]
+__all__ = ["anyone", "by_the_first", "check_devices", "is_first", "several", "told"]
 
 _ROOM = 1024  # bytes of the smallest message: few sizes are few compilations
 
 T = TypeVar("T")
 P = ParamSpec("P")
+
+
+def check_devices() -> None:
+    """Raises ConfigError where JAX has no device, as with ``JAX_PLATFORMS=cuda`` and no GPU."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # jax#23208: of cuda a bare assertion fails
+        asked = getattr(jax.config, "jax_platforms", None)
+        if asked and asked != "cpu":
+            raise ConfigError(
+                f"JAX_PLATFORMS={asked}: no such device here; set JAX_PLATFORMS=cpu, or unset it"
+            ) from error
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"JAX finds no device here: {reason}") from error
 
 
 def several() -> bool:

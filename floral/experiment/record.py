@@ -75,9 +75,7 @@ def new_folder(parent: Path, name: str) -> list[Path]:
     except (OSError, ValueError) as error:  # ValueError: a name with a null character
         remove_folders(made)
         reason = in_words(error) if isinstance(error, OSError) else str(error)
-        raise ConfigError(
-            f"out: cannot make the folder {str(parent / name)!r}: {reason}"
-        ) from error
+        raise ConfigError(f"out: cannot make the folder {parent / name}: {reason}") from error
 
 
 def remove_folders(made: Iterable[Path], *, whole: Path | None = None) -> None:

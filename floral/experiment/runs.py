@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from floral.display import as_html
-from floral.errors import ConfigError
 from floral.experiment import checkpoint, record
 from floral.experiment.build import Experiment
 from floral.experiment.config import methods, read
+from floral.experiment.config_files import with_absolute_paths
 from floral.experiment.folders import (
     begin,
     found,
@@ -23,13 +23,13 @@ from floral.experiment.folders import (
     method_folders,
     reopen,
 )
-from floral.experiment.load import load_run, start_folder
+from floral.experiment.load import load_run, naming_what_moved
 from floral.experiment.lock import Locks
-from floral.experiment.overrides import parse
 from floral.experiment.prepare import build_all, source_of
-from floral.experiment.processes import is_first, told
+from floral.experiment.processes import check_devices, is_first, told
 from floral.experiment.progress import Progress, Silent
 from floral.experiment.report import write_report
+from floral.experiment.restarts import tried
 from floral.experiment.run import Interrupted, run_method
 from floral.experiment.tables import headline_table
 from floral.experiment.walks import remembered
@@ -94,18 +94,23 @@ def run(
         Also if a file cannot be written, as on a full disk; says how to go on.
       Interrupted: after Ctrl-C; ``resume`` goes on.
     """
-    resolved = _with_fixed_starts(read(config, overrides, settings=settings, without=without))
+    check_devices()
+    resolved = read(config, overrides, settings=settings, without=without)
     progress = _of_the_first(progress)
     timings = _noting(walks, progress)
     # What does not fit is said before a folder exists.
-    experiments = build_all(resolved, timings=timings)
+    built = build_all(resolved, timings=timings)
+    resolved = with_absolute_paths(resolved)
+    configs = methods(resolved)
+    experiments = {name: built[name]._replace(config=configs[name]) for name in built}
     stem = "run" if isinstance(config, Mapping) else Path(config).stem
     with Locks() as locks:
         made = told(lambda: record.new_folder(Path(out), stem if name is None else name))
         folder = made[-1]
         folders = method_folders(folder, resolved)
         with leaving_in_order(folder, folders, made):
-            told(lambda: begin(folder, resolved, overrides, locks))
+            said = [*overrides, *(f"{place}={value!r}" for place, value in settings.items())]
+            told(lambda: begin(folder, resolved, said, locks))
             return _go_on(folder, folders, experiments, progress, locks)
 
 
@@ -120,7 +125,8 @@ def resume(
 
     Args:
       folder: a run folder, or one method's folder of a comparison.
-      overrides: ``"rounds=…"`` alone, to train longer.
+      overrides: ``"rounds=…"``, to train longer, and where files are that were moved, as
+        ``"data.source.path=…"``; anything else is another run.
       rounds: the same from Python.
       progress: is told what happens; None is silent.
       walks: as for ``run``; a method that has begun keeps its walk.
@@ -129,21 +135,18 @@ def resume(
       FloralError: if the folder is no run, is being written to by another command, or is not of
         this config and these data.
     """
+    check_devices()
     folder = Path(folder)
     overrides = (*overrides, *(() if rounds is None else (f"rounds={rounds}",)))
-    for text in overrides:
-        if parse(text).path != ("rounds",):
-            raise ConfigError(
-                f"{text!r}: a resumed run takes rounds=… alone; start a new run for anything else"
-            )
     progress = _of_the_first(progress)
     with Locks() as locks:
         resolved, finished = told(lambda: found(folder, overrides, locks))
         folders = method_folders(folder, resolved)
         timings = _noting(walks, progress)
-        experiments = build_all(
-            resolved, folder=folder, begun=folders, finished=finished, timings=timings
-        )
+        with naming_what_moved(folder, resolved):
+            experiments = build_all(
+                resolved, folder=folder, begun=folders, finished=finished, timings=timings
+            )
         with leaving_in_order(folder, folders):
             told(lambda: reopen(folder, resolved, overrides))
             return _go_on(folder, folders, experiments, progress, locks, resumed=True)
@@ -156,20 +159,6 @@ def _of_the_first(progress: Progress | None) -> Progress:
 def _noting(walks: str | PathLike[str] | None, progress: Progress) -> Callable[[str], Timings]:
     """The timings of each method, by its name."""
     return lambda name: remembered(walks, lambda line: progress.note(f"{name}: {line}"))
-
-
-def _with_fixed_starts(config: dict[str, Any]) -> dict[str, Any]:
-    """The config with run folders to start from as absolute paths: a run may be resumed from
-    another place than it was begun in."""
-    known = methods(config)
-
-    def fixed(settings: Mapping[str, Any]) -> dict[str, Any]:
-        start = settings.get("start_from")
-        place = None if start is None or start in known else start_folder(start)
-        return {**settings} if place is None else {**settings, "start_from": str(place.resolve())}
-
-    compare = {name: fixed(changes) for name, changes in (config.get("compare") or {}).items()}
-    return {**fixed(config), **({"compare": compare} if compare else {})}
 
 
 def _go_on(
@@ -189,7 +178,8 @@ def _go_on(
             for name, place in folders.items():
                 if name in experiments:
                     begun = checkpoint.latest_round(place / "checkpoints")
-                    if resumed and begun is None and place.is_dir():
+                    trials = tried(place) or {"chosen": 0}
+                    if resumed and begun is None and place.is_dir() and "chosen" in trials:
                         progress.note(f"{name}: nothing was saved yet; it starts from round 1")
                     _run_one(name, experiments[name], place, folder, progress, locks)
                 path = place / "summary.json"

@@ -5,7 +5,8 @@ function without a choice (``evaluate: {every: 10}``). A `Schema` knows which ty
 which area, so that a parameter annotated ``GradientTransformation | None`` is itself an area.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import BeforeValidator, ValidationError, WithJsonSchema
@@ -21,7 +22,8 @@ __all__ = ["Area", "Call", "Schema", "Section"]
 class Call(NamedTuple):
     """A factory with its configuration, waiting for its wiring.
 
-    What the factory refuses (SpecError, ValueError) becomes a ConfigError that names the place.
+    What the factory refuses (SpecError, ValueError), and what it has no memory for, becomes a
+    ConfigError that names the place.
     """
 
     factory: Factory
@@ -31,7 +33,7 @@ class Call(NamedTuple):
     def __call__(self, *wiring: Any) -> Any:
         try:
             return self.factory(*wiring, **self.settings)
-        except (SpecError, ValueError) as error:
+        except (SpecError, ValueError, OverflowError, MemoryError) as error:
             raise ConfigError(f"{self.where}: {error}") from error
 
 
@@ -102,6 +104,18 @@ class Schema:
         """The factory and each extra with their settings, for a caller that wires them itself."""
         filled = self._checked(place, mapping, where)
         return _calls(filled, place.name if where is None else where)
+
+    def paths(self, place: Place, mapping: Any) -> dict[tuple[str, ...], bool]:
+        """Where a mapping names files and folders, as the annotations of its factories say.
+
+        Returns:
+          By place, as ``("data", "source", "path")``, whether the value may be a name as well. An
+          entry of a list has its number as text.
+
+        Raises:
+          ConfigError: if the mapping is wrong.
+        """
+        return dict(_paths(self._checked(place, mapping, ""), ()))
 
     def kinds(self, place: Place) -> list[str | None]:
         """The kinds of an area in the order of its loader; of a section, None alone."""
@@ -196,7 +210,26 @@ def _plain(value: Any) -> Any:
         return [_plain(inner) for inner in value]
     if isinstance(value, Mapping):
         return {name: _plain(inner) for name, inner in value.items()}
-    return value
+    return str(value) if isinstance(value, Path) else value
+
+
+def _paths(value: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], bool]]:
+    """The places of paths in a form's settings, those of the areas inside it included."""
+    if isinstance(value, _Filled):
+        for name, inner in value.settings.items():
+            kind = value.form.fields[name][1].path
+            if kind and isinstance(inner, list | tuple):
+                yield from (((*place, name, str(i)), kind != "path") for i in range(len(inner)))
+            elif kind and inner is not None:
+                yield (*place, name), kind != "path"
+            else:
+                yield from _paths(inner, (*place, name))
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            yield from _paths(inner, (*place, str(index)))
+    elif isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _paths(inner, (*place, name))
 
 
 def _calls(filled: _Filled, where: str) -> tuple[Call, ...]:

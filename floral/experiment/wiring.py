@@ -22,6 +22,7 @@ from floral.data import (
 from floral.mixtures import Mixing
 from floral.models import Model
 from floral.simulate import Execution, Personalization, Sampler, personalization
+from floral.typing import FileOrName, Seed
 from floral.uplink import Uplink
 
 __all__ = [
@@ -81,7 +82,7 @@ def experiment(
     model: Model,
     algorithm: FederatedAlgorithm,
     local: LocalTraining,
-    seed: int = 0,
+    seed: Seed = 0,
     loss: Literal["auto", "cross_entropy", "squared_error"] = "auto",
     adaptors: Sequence[Rule] = (),
     mixing: Mixing | None = None,
@@ -90,7 +91,7 @@ def experiment(
     evaluate: Evaluation | None = None,
     checkpoint: Checkpointing | None = None,
     execution: Execution | None = None,
-    start_from: str | None = None,
+    start_from: FileOrName | None = None,
     restarts: Restarts | None = None,
     compare: Mapping[str, Any] | None = None,
     only: Sequence[str] | str | None = None,
@@ -132,7 +133,7 @@ def population(
     keep: float = 1.0,
     unseen: int | float = 0,
     standardize: bool = False,
-    seed: int | None = None,
+    seed: Seed | None = None,
 ) -> FederatedDataset:
     """The clients and their data.
 

@@ -15,7 +15,7 @@ from floral.data import FederatedDataset
 from floral.data.lazy import is_plain
 from floral.errors import SpecError
 from floral.simulate.host_memory import device_memory, free_memory
-from floral.typing import PyTree
+from floral.typing import FilePath, PyTree
 
 __all__ = [
     "Execution",
@@ -50,7 +50,7 @@ class Execution(NamedTuple):
     population: Home = "auto"
     memory: float | None = None
     rows: Home = "auto"
-    rows_folder: str | None = None
+    rows_folder: FilePath | None = None
 
 
 def execution(
@@ -61,7 +61,7 @@ def execution(
     population: Home = "auto",
     memory: float | None = None,
     rows: Home = "auto",
-    rows_folder: str | None = None,
+    rows_folder: FilePath | None = None,
 ) -> Execution:
     """How clients are executed.
 

@@ -144,6 +144,31 @@ def test_a_tfds_data_set_that_cannot_be_read_says_why(prepared, tmp_path, monkey
             data.tfds(data_dir=prepared, **settings)
 
 
+def test_a_hub_that_does_not_answer_is_asked_once_and_the_disk_is_looked_at(monkeypatch):
+    from huggingface_hub import constants
+
+    asked = []
+
+    def refuse(request, timeout):
+        asked.append(request.full_url)
+        raise OSError("no route")
+
+    def load(*arguments, **settings):
+        assert constants.HF_HUB_OFFLINE
+        assert datasets.config.HF_HUB_OFFLINE
+        raise ConnectionError("offline")
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    with pytest.raises(DataError, match="no network: the hub's data set 'nobody/nothing'"):
+        data.huggingface(path="nobody/nothing")
+    assert asked == [constants.ENDPOINT]
+    assert not constants.HF_HUB_OFFLINE
+    assert not datasets.config.HF_HUB_OFFLINE
+
+
 def test_a_tfds_data_set_in_another_format_says_what_it_needs(prepared, tmp_path):
     import shutil
 

@@ -380,7 +380,7 @@ scalars = st.one_of(
 
 @given(
     mu=st.floats(-1e6, 1e6) | st.integers(-1000, 1000),
-    hidden=st.lists(st.integers(), max_size=3),
+    hidden=st.lists(st.integers(-(2**31), 2**31 - 1), max_size=3),
     train=st.just("all") | st.lists(st.text(max_size=3), max_size=3),
     rate=st.none() | st.floats(0.1, 1),
 )
