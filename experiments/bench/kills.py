@@ -1,6 +1,6 @@
 """Kills runs a hundred times, goes on with each, and compares them with runs that no one killed.
 
-    python experiments/bench/kills.py --json kills.json    # twenty minutes on two cores
+    python experiments/bench/kills.py --json kills.json    # an hour on two busy cores
 
 Ten runs, ten seeds, three methods in turn: FLoRAL with its clients' rows on the host, Ditto with
 rows on the devices, FedAvg. A run is killed ten times (``kill -9``) and gone on with each time. The
@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 from floral.experiment.environment import checkout_commit
-from floral.experiment.provenance import described_command
 from floral.experiment.yaml_file import dump
 from floral.text_table import markdown
 
@@ -226,7 +225,11 @@ def table(kept: Mapping[str, Any]) -> str:
     ]
     caught = sum((Counter(run["caught"]) for run in kept["runs"]), Counter[str]())
     places = [[name, str(times)] for name, times in caught.most_common()]
-    return f"{markdown(head, rows)}\n\n{markdown(['caught', 'kills'], places)}"
+    told = (
+        f"{kept['kills']} kills, {kept['resumes']} resumes, the others begun anew; "
+        f"{kept['equal']} of {kept['files']} files have the bytes of the uninterrupted run's."
+    )
+    return f"{markdown(head, rows)}\n\n{markdown(['caught', 'kills'], places)}\n\n{told}"
 
 
 def main() -> None:
@@ -247,7 +250,8 @@ def main() -> None:
         "made": {
             "commit": checkout_commit(),
             "versions": {package: version(package) for package in _VERSIONS},
-            "command": described_command(())["command"],
+            "command": f"kills.py --runs {arguments.runs} --kills {arguments.kills} "
+            f"--seed {arguments.seed}",
         },
         "seconds": time.perf_counter() - begun,
         "kills": sum(run["kills"] for run in runs),
@@ -256,8 +260,7 @@ def main() -> None:
         "equal": sum(run["files"] - len(run["different"]) for run in runs),
         "runs": runs,
     }
-    print(f"\n{table(kept)}\n")
-    print(f"{kept['kills']} kills, {kept['equal']} of {kept['files']} files equal")
+    print(f"\n{table(kept)}")
     if arguments.json:
         arguments.json.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     if kept["equal"] < kept["files"]:

@@ -20,6 +20,7 @@ import cohort
 import first_round
 import floor
 import goals
+import kills
 import local_step
 import memory
 import scaling
@@ -82,6 +83,7 @@ KEPT: dict[str, tuple[str, str, Callable[[Any], str]]] = {
         lambda kept: memory.table(kept["rows"]),
     ),
     "accelerator": ("On one H100", "accelerator.py", accelerator.table),
+    "kills": ("Killed a hundred times", "kills.py", kills.table),
 }
 """Of each file of ``results``: a title, the command that measures it, and its table."""
 
