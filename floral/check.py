@@ -19,12 +19,15 @@ __all__ = [
     "described",
     "did_you_mean",
     "in_range",
+    "instance_of",
     "nearest",
     "non_negative",
     "one_of",
+    "per_example",
     "positive",
     "positive_int",
     "same_structure",
+    "shown",
 ]
 
 
@@ -84,6 +87,88 @@ def one_of(options: Iterable[Any], **named: Any) -> None:
             )
 
 
+def instance_of(kind: type, made_by: str, **named: Any) -> None:
+    """Raises SpecError unless every value is of the kind.
+
+    Args:
+      kind: the type that is expected.
+      made_by: the call that makes one, for the message: ``"fl.data.batching(batch_size=32)"``.
+      **named: the values.
+    """
+    for name, value in named.items():
+        if not isinstance(value, kind):
+            raise SpecError(
+                f"{name} must be a {kind.__name__}, as {made_by} makes, got {described(value)}"
+            )
+
+
+def described(value: Any) -> str:
+    """A few words for a value in a message: a function by its name, an array by its shape.
+
+    Example:
+      >>> described(described), described(np.zeros((2, 3), np.float32)), described(3)
+      ('the function described', 'float32[2, 3]', 'int 3')
+    """
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{value.dtype}{list(value.shape)}"
+    if callable(value) and hasattr(value, "__name__"):
+        return f"the function {value.__name__}"
+    text = repr(value)
+    short = f" {text}" if len(text) <= 40 and "\n" not in text else ""
+    return f"{type(value).__name__}{short}"
+
+
+def shown(shape: Iterable[int], rows: Iterable[int] = ()) -> str:
+    """A shape in a message, the number of examples in a batch written B.
+
+    Args:
+      shape: to show.
+      rows: the number of examples, if it is known; nothing or one number.
+
+    Example:
+      >>> shown((7, 3), (7,)), shown((7, 3))
+      ('[B, 3]', '[7, 3]')
+    """
+    batch = set(rows)
+    return f"[{', '.join('B' if size in batch else str(size) for size in shape)}]"
+
+
+def per_example(value: Any, rows: int, *, what: str, floats: bool = False) -> None:
+    """Raises SpecError unless a function of a batch gave one number an example, [B].
+
+    Args:
+      value: what it gave, an array or its struct.
+      rows: B.
+      what: names the function in the message.
+      floats: whether the numbers must be floats, as those that are differentiated.
+
+    Example:
+      >>> per_example(np.zeros((7, 1), np.float32), 7, what="loss")
+      Traceback (most recent call last):
+      floral.errors.SpecError: loss: expected [B], one number an example, got [B, 1]; take .mean(-1)
+    """
+    expected = f"{what}: expected [B], one number an example, got"
+    if not hasattr(value, "shape") or not hasattr(value, "dtype"):
+        raise SpecError(f"{expected} {described(value)}")
+    shape = tuple(value.shape)
+    if shape != (rows,):
+        if not shape:
+            mend = "leave out the mean over the batch: callers mask and average"
+        elif shape == (rows, rows):
+            mend = "give outputs and targets the same shape, so that they do not form all pairs"
+        elif len(shape) == 2 and shape[0] == rows:
+            mend = "take .mean(-1)"
+        elif shape[0] == rows:
+            mend = "take .reshape(B, -1).mean(-1)"
+        else:
+            mend = "keep the first axis, and average over the others"
+        raise SpecError(f"{expected} {shown(shape, (rows,))}; {mend}")
+    if floats and not jax.numpy.issubdtype(value.dtype, jax.numpy.floating):
+        raise SpecError(f"{what}: expected floats, which can be differentiated, got {value.dtype}")
+
+
 def nearest(given: Any, options: Iterable[Any], *, cutoff: float = 0.6) -> str | None:
     """The option most like what was given, or None where none is alike by at least ``cutoff``."""
     options = [str(option) for option in options]
@@ -117,7 +202,7 @@ def did_you_mean(given: Any, options: Iterable[Any]) -> str:
 
 
 def same_structure(expected: Any, given: Any, *, what: str) -> None:
-    """Raises SpecError unless both trees have the same paths and leaf shapes.
+    """Raises SpecError unless both trees have the same paths, leaf shapes and dtypes.
 
     Args:
       expected: the tree (arrays or ShapeDtypeStructs) that is right.
@@ -130,8 +215,14 @@ def same_structure(expected: Any, given: Any, *, what: str) -> None:
     for path in found.keys() - wanted.keys():
         raise SpecError(f"{what} has an unknown {path!r}{did_you_mean(path, wanted)}")
     for path, leaf in wanted.items():
-        if jax.numpy.shape(leaf) != jax.numpy.shape(found[path]):
+        other = found[path]
+        if jax.numpy.shape(leaf) != jax.numpy.shape(other):
             raise SpecError(
-                f"{what}: {path!r} has shape {jax.numpy.shape(found[path])}, "
+                f"{what}: {path!r} has shape {jax.numpy.shape(other)}, "
                 f"expected {jax.numpy.shape(leaf)}"
+            )
+        if jax.numpy.result_type(leaf) != jax.numpy.result_type(other):
+            raise SpecError(
+                f"{what}: {path!r} is {jax.numpy.result_type(other)}, expected "
+                f"{jax.numpy.result_type(leaf)}"
             )

@@ -24,6 +24,7 @@ LAYERS = (
         "random",
         "messages",
         "operations",
+        "targets",
         "text_table",
     },
     {"losses", "mixtures", "models", "adaptors", "data", "metrics"},

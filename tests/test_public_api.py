@@ -36,8 +36,9 @@ PUBLIC = {
     "floral.errors": "ConfigError DataError FloralError PrivacyError SpecError",
     "floral.losses": "cross_entropy squared_error",
     "floral.metrics": """
-        Difference Estimate Metric accuracy between_clients between_seeds from_per_example gini jain
-        over_clients over_seeds top_k_accuracy welch worst_share
+        Difference Estimate Metric accuracy auc balanced_accuracy between_clients between_seeds
+        confusion from_per_example gini jain macro_f1 mae over_clients over_seeds rmse
+        top_k_accuracy welch worst_share
     """,
     "floral.mixtures": """
         DiscriminantsState Grouping Mixing Refresh aggregation_mismatch aggregation_weights

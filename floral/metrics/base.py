@@ -6,11 +6,13 @@ A mean of batch means is biased when the last batch is short; a sum over a count
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
+from floral import check
 from floral.typing import Array, Batch, Loss
 
-__all__ = ["Metric", "from_per_example"]
+__all__ = ["Metric", "added", "from_per_example"]
 
 
 class Metric(NamedTuple):
@@ -20,6 +22,9 @@ class Metric(NamedTuple):
       from_outputs: ``(outputs [B, ...], batch) -> sums``, a tree of arrays, padding left out.
       merge: ``(sums, sums) -> sums``.
       compute: ``(sums) -> value``; NaN where nothing was counted.
+
+    The shapes and dtypes of ``sums`` depend on no size of a batch, and ``merge`` keeps them; both
+    are checked when a simulator is made.
     """
 
     from_outputs: Callable[[Any, Batch], Any]
@@ -30,6 +35,9 @@ class Metric(NamedTuple):
 def from_per_example(values: Loss) -> Metric:
     """The mean over examples of ``values(outputs, batch) -> [B]``.
 
+    Raises:
+      SpecError: when traced, unless ``values`` gives one number an example.
+
     Example:
       >>> metric = from_per_example(lambda outputs, batch: outputs)
       >>> batch = {"mask": jnp.array([True, True, False])}
@@ -39,16 +47,20 @@ def from_per_example(values: Loss) -> Metric:
 
     def from_outputs(outputs, batch):
         mask = batch["mask"]
+        found = values(outputs, batch)
+        check.per_example(found, mask.shape[0], what="values")
         return {
-            "sum": jnp.sum(jnp.where(mask, values(outputs, batch), 0.0)),
+            "sum": jnp.sum(jnp.where(mask, found.astype(jnp.float32), 0.0)),
             "count": jnp.sum(mask, dtype=jnp.int32),
         }
-
-    def merge(left, right):
-        return {name: left[name] + right[name] for name in left}
 
     def compute(sums):
         count = sums["count"]
         return jnp.where(count > 0, sums["sum"] / jnp.maximum(count, 1), jnp.nan)
 
-    return Metric(from_outputs, merge, compute)
+    return Metric(from_outputs, added, compute)
+
+
+def added(left: Any, right: Any) -> Any:
+    """The sum of two trees of sums and counts, leaf by leaf: how nearly all metrics merge."""
+    return jax.tree.map(jnp.add, left, right)
