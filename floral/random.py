@@ -9,9 +9,27 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from floral.check import described
+from floral.errors import SpecError
 from floral.typing import Array, Key, PyTree
 
-__all__ = ["rekeyed", "stream"]
+__all__ = ["check_key", "rekeyed", "stream"]
+
+
+def check_key(key: Any) -> None:
+    """Raises SpecError unless it is one typed PRNG key.
+
+    Example:
+      >>> check_key(0)
+      Traceback (most recent call last):
+      floral.errors.SpecError: expected a key, as jax.random.key(0), got int 0
+    """
+    typed = hasattr(key, "dtype") and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if typed and key.shape == ():
+        return
+    old = not typed and hasattr(key, "dtype") and str(key.dtype) == "uint32" and key.shape == (2,)
+    hint = "; jax.random.wrap_key_data(key) makes one of it" if old else ""
+    raise SpecError(f"expected a key, as jax.random.key(0), got {described(key)}{hint}")
 
 
 def stream(key: Key, name: str, *indices: int | Array) -> Key:

@@ -6,13 +6,14 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from floral import check
 from floral.errors import SpecError
 from floral.simulate.clients import holdings
 from floral.simulate.personalize import ModelOf, OwnModel
 from floral.simulate.reach import How, Reach
 from floral.simulate.shard import replicate
 from floral.simulate.state import SimulationState
-from floral.typing import Params, PyTree
+from floral.typing import Array, Params, PyTree
 
 __all__ = ["OwnModels"]
 
@@ -29,8 +30,12 @@ class OwnModels:
         return self._model(self._reach.ready(state), client_id).row
 
     def predict(self, state: SimulationState, client_id: int, x: Any) -> Any:
-        """The outputs of a client's own model."""
-        inputs = replicate(jnp.asarray(x), self._reach.mesh)
+        """The outputs of a client's own model on inputs [B, ...].
+
+        Raises:
+          SpecError: for inputs of another shape or kind of number than the examples.
+        """
+        inputs = replicate(self._inputs(x), self._reach.mesh)
         mask = replicate(jnp.ones((inputs.shape[0],), bool), self._reach.mesh)
         model = self._model(self._reach.ready(state), client_id)
         return self._reach.algorithm.predict(*model, {"x": inputs, "mask": mask})
@@ -48,6 +53,30 @@ class OwnModels:
             )
         return self._reach.algorithm.export(*self._model(self._reach.ready(state), client_id))
 
+    def _inputs(self, x: Any) -> Array:
+        """The inputs as the model takes them; lists of whole numbers are floats where examples are.
+
+        Whole numbers in an array are refused there: they are often bytes, on another scale.
+        """
+        examples = self._reach.dataset.splits["train"].examples["x"]
+        shape, dtype = tuple(examples.shape[1:]), np.dtype(examples.dtype)
+        try:
+            given = x if hasattr(x, "dtype") else np.asarray(x)
+            if not hasattr(x, "dtype") and given.dtype.kind in "iu" and dtype.kind == "f":
+                given = given.astype(dtype)
+        except ValueError:
+            raise SpecError("x: expected inputs [B, ...], got rows of unlike shapes") from None
+        expected = f"x: expected inputs {check.shown(('B', *shape))} as the examples have"
+        if given.ndim != len(shape) + 1 or tuple(given.shape[1:]) != shape:
+            hint = "; add the batch axis, as x[None]" if tuple(given.shape) == shape else ""
+            raise SpecError(f"{expected}, got {check.shown(given.shape)}{hint}")
+        if not _same_kind(given.dtype, dtype):
+            raise SpecError(
+                f"{expected}, of {dtype}, got {given.dtype}; cast and scale them as the training "
+                "data were"
+            )
+        return jnp.asarray(given, dtype)
+
     def _model(self, state: SimulationState, client_id: int) -> OwnModel:
         """What a client predicts with, of a state that is ready."""
         (known,) = self._reach.known([client_id])
@@ -63,6 +92,16 @@ class OwnModels:
             self._own_model[how] = self._reach.compiled(one)
         state = self._reach.with_rows(state, ids if how is None else None)
         return self._own_model[how](state, self._reach.data, held, np.int32(0), np.int32(known))
+
+
+def _same_kind(one: Any, other: Any) -> bool:
+    """Whether both are floats, whole numbers or booleans, of any width."""
+    if np.dtype(one) == np.dtype(other):
+        return True
+    for kind in (jnp.floating, jnp.integer):
+        if jnp.issubdtype(one, kind) and jnp.issubdtype(other, kind):
+            return True
+    return False
 
 
 def _one_model(model_of: ModelOf) -> Callable[..., OwnModel]:

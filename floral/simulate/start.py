@@ -15,9 +15,10 @@ from jax.sharding import Mesh
 
 from floral import check, tree
 from floral.algorithms.base import FederatedAlgorithm
+from floral.errors import SpecError
 from floral.messages import Upload
 from floral.models import Model
-from floral.random import rekeyed, stream
+from floral.random import check_key, rekeyed, stream
 from floral.simulate.clients import DeviceData
 from floral.simulate.execution import Execution, folder_of_rows, rows_on_host
 from floral.simulate.shard import replicate
@@ -58,8 +59,6 @@ def server_start(algorithm: FederatedAlgorithm, model: Model, batch: Batch) -> S
         own, stats = model.init(stream(key, "model"), batch)
         check_params(own)
         check_stats(stats)
-        if params is not None:
-            check.same_structure(own, params, what="params")
         return algorithm.init(stream(key, "algorithm"), own if params is None else params, stats)
 
     return server
@@ -69,6 +68,7 @@ def make_start(
     algorithm: FederatedAlgorithm,
     uplink: Uplink,
     server: Server,
+    params: Params,
     upload: Upload,
     execution: Execution,
     data: DeviceData,
@@ -80,6 +80,7 @@ def make_start(
       algorithm: gives clients their rows.
       uplink: gives them its own.
       server: as ``server_start`` makes it.
+      params: structs of the model's params.
       upload: structs of what a client sends.
       execution: where rows live.
       data: the population.
@@ -87,6 +88,7 @@ def make_start(
     """
     num_clients = data.offsets["train"].shape[0] - 1
     rows = partial(_rows, algorithm, uplink, upload)
+    given = partial(_checked, params)
 
     @jax.jit
     def without_rows(key, params=None):
@@ -101,7 +103,7 @@ def make_start(
         return state._replace(table=rows(key, state.server, traits, jnp.arange(num_clients)))
 
     def on_devices(key: Key, params: Params | None = None) -> SimulationState:
-        key, params = replicate((key, params), mesh)
+        key, params = replicate(given(key, params), mesh)
         return replicate(whole(key, data.traits, params), mesh)
 
     struct = jax.eval_shape(whole, jax.random.key(0), data.traits)
@@ -115,7 +117,7 @@ def make_start(
         return rows(key, server, gather_rows(traits, ids), ids)
 
     def on_host(key: Key, params: Params | None = None) -> SimulationState:
-        key, params = replicate((key, params), mesh)
+        key, params = replicate(given(key, params), mesh)
         state = replicate(without_rows(key, params), mesh)
         if isinstance(key, Tracer):  # for its shapes alone
             return state._replace(table={**_zeros(struct.table), "round": state.round})
@@ -130,6 +132,24 @@ def make_start(
         partial(new_table, struct.table, folder),
         tree.num_bytes(struct.table) if folder is None else 0,
     )
+
+
+def _checked(own: Params, key: Any, params: Any) -> tuple[Key, Params | None]:
+    """The key and params that a start is given; params in the structure of the model's own.
+
+    Raises:
+      SpecError: for what is no key, and params of other paths, shapes or dtypes, or not finite.
+    """
+    check_key(key)
+    if params is None:
+        return key, None
+    check.same_structure(own, params, what="params")
+    by_path = tree.paths(params)
+    for path, leaf in by_path.items():
+        known = not isinstance(leaf, Tracer) and jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+        if known and not np.isfinite(np.asarray(leaf)).all():
+            raise SpecError(f"params: {path!r} holds numbers that are not finite")
+    return key, tree.map_with_path(lambda path, _: by_path[path], own)
 
 
 def _rows(
