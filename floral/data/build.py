@@ -109,8 +109,13 @@ def _deal(
             f"each client; got {type(partition).__name__}"
         )
     if callable(partition):
+        if not check.takes_two(partition):
+            raise DataError(
+                f"partition: {check.described(partition)} takes other arguments than (fields, rng);"
+                " a factory is called first, as fl.data.iid(clients=10)"
+            )
         fields = {"y": source.examples["y"], **source.fields}
-        partition = partition(fields, generator(seed, "partition"))
+        partition = _rows_dealt(partition(fields, generator(seed, "partition")))
     outside = partition.indices[(partition.indices < 0) | (partition.indices >= total)]
     if len(outside):
         raise DataError(f"the partition names example {outside[0]}, but {source.name} has {total}")
@@ -146,6 +151,18 @@ def _deal(
         client_names=partition.names,
         class_names=source.class_names,
     )
+
+
+def _rows_dealt(found: Any) -> Partition:
+    """What a partitioner gave: a partition, or the rows of each client."""
+    if isinstance(found, Partition):
+        return found
+    if not isinstance(found, Mapping | list | tuple | np.ndarray) or len(found) == 0:
+        raise DataError(
+            "partition: a function (fields, rng) gives a Partition or the rows of each client, got "
+            f"{check.described(found)}"
+        )
+    return Partition.of(found)
 
 
 def _unseen(dataset: FederatedDataset, unseen: int | float) -> np.ndarray:

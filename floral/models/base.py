@@ -7,7 +7,9 @@ path rule reads ``params/Dense_0/kernel``; NNX's and equinox's become plain tree
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
+from floral.check import described
 from floral.display import functions
+from floral.errors import SpecError
 from floral.random import stream
 from floral.typing import Batch, Key, Params, PyTree
 
@@ -96,6 +98,13 @@ def from_function(init: Callable[[Key, Any], Params], apply: Callable[[Params, A
       >>> model.apply(params, stats, batch)[0].shape
       (4, 2)
     """
+
+    for name, function in (("init", init), ("apply", apply)):
+        if not callable(function):
+            raise SpecError(
+                f"from_function: {name} must be a function, got {described(function)}; a flax "
+                "module is wrapped by from_linen or from_nnx"
+            )
 
     def model_apply(params, stats, batch, *, key=None, train=False):
         return apply(params, batch["x"]), stats

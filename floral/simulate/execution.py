@@ -41,9 +41,7 @@ WalkKind = Literal["auto", "timed", "vmap", "chunk", "scan"]
 Home = Literal["auto", "device", "host"]
 
 
-class Execution(NamedTuple):
-    """How clients are executed; made by ``execution``."""
-
+class _Execution(NamedTuple):
     walk: WalkKind = "auto"
     chunk: int | None = None
     devices: int | None = None
@@ -51,6 +49,21 @@ class Execution(NamedTuple):
     memory: float | None = None
     rows: Home = "auto"
     rows_folder: FilePath | None = None
+
+
+class Execution(_Execution):
+    """How clients are executed; ``execution`` says what each setting does.
+
+    Raises:
+      SpecError: for settings that ``execution`` refuses.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, *args: Any, **settings: Any) -> "Execution":
+        made = super().__new__(cls, *args, **settings)
+        _check(*made)
+        return made
 
 
 def execution(
@@ -94,6 +107,13 @@ def execution(
       SpecError: if chunk is missing where it is needed, or given where it is not; or for a
         rows_folder that is none.
     """
+    return Execution(walk, chunk, devices, population, memory, rows, rows_folder)
+
+
+def _check(
+    walk: Any, chunk: Any, devices: Any, population: Any, memory: Any, rows: Any, rows_folder: Any
+) -> None:
+    """Raises SpecError for settings that do not go together, or are out of range."""
     check.one_of(("auto", "timed", "vmap", "chunk", "scan"), walk=walk)
     check.one_of(("auto", "device", "host"), population=population)
     if (chunk is not None) != (walk == "chunk"):
@@ -115,9 +135,8 @@ def execution(
     if rows_folder is not None:
         if rows == "device":
             raise SpecError("rows_folder belongs to rows = 'host' or 'auto'; got rows = 'device'")
-        if not Path(rows_folder).is_dir():
+        if not isinstance(rows_folder, (str, Path)) or not Path(rows_folder).is_dir():
             raise SpecError(f"rows_folder: expected a folder that is there, got {rows_folder!r}")
-    return Execution(walk, chunk, devices, population, memory, rows, rows_folder)
 
 
 def chosen_devices(execution: Execution) -> list[Any]:

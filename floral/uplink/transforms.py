@@ -1,11 +1,12 @@
 """Transforms of a client's update before it is sent, and the uplink they make."""
 
 from collections.abc import Sequence
-from typing import get_args
+from typing import Any, get_args
 
 import optax
 
 from floral import check
+from floral.errors import SpecError
 from floral.uplink.base import NonFinite, Reducer, Uplink
 from floral.uplink.mean import weighted_mean
 
@@ -42,9 +43,16 @@ def uplink(
         up to 1.2 times as long, since every update is read once more).
 
     Raises:
-      SpecError: for another word.
+      SpecError: for another word, what is no optax transform, or no reducer.
     """
     check.one_of(get_args(NonFinite), non_finite=non_finite)
+    if reduce is not None and not isinstance(reduce, Reducer):
+        raise SpecError(
+            "reduce: expected a Reducer, as fl.uplink.weighted_mean() makes; a function of "
+            "(updates [K, ...], weights [K, ...]) becomes one by fl.uplink.Reducer(init, reduce), "
+            f"where a client of weight 0 must count for nothing; got {check.described(reduce)}"
+        )
+    client, server = _transforms("client", client), _transforms("server", server)
 
     def chain(transforms):
         return optax.with_extra_args_support(optax.chain(optax.identity(), *transforms))
@@ -53,3 +61,21 @@ def uplink(
     return Uplink(
         chain(client), reducer, chain(server), transforms=len(client), non_finite=non_finite
     )
+
+
+def _transforms(name: str, given: Any) -> Sequence[optax.GradientTransformation]:
+    """Optax transforms, of which one alone is a form; raises SpecError for anything else."""
+    alone = isinstance(given, optax.GradientTransformation)  # a tuple too, of two functions
+    transforms = [given] if alone else given
+    if not isinstance(transforms, (list, tuple)):
+        raise SpecError(
+            f"{name}: expected a list of optax transforms, as [fl.uplink.clip(max_norm=1.0)], got "
+            f"{check.described(given)}"
+        )
+    for index, transform in enumerate(transforms):
+        if not isinstance(transform, optax.GradientTransformation):
+            raise SpecError(
+                f"{name}.{index}: expected an optax transform, as fl.uplink.clip(max_norm=1.0), "
+                f"got {check.described(transform)}"
+            )
+    return transforms
