@@ -5,6 +5,7 @@ Each function takes its values as keywords, so that the message can name them:
 """
 
 import difflib
+import inspect
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -28,6 +29,7 @@ __all__ = [
     "positive_int",
     "same_structure",
     "shown",
+    "takes_two",
 ]
 
 
@@ -98,7 +100,7 @@ def instance_of(kind: type, made_by: str, **named: Any) -> None:
     for name, value in named.items():
         if not isinstance(value, kind):
             raise SpecError(
-                f"{name} must be a {kind.__name__}, as {made_by} makes, got {described(value)}"
+                f"{name}: expected {kind.__name__}, as {made_by} makes, got {described(value)}"
             )
 
 
@@ -120,7 +122,7 @@ def described(value: Any) -> str:
     return f"{type(value).__name__}{short}"
 
 
-def shown(shape: Iterable[int], rows: Iterable[int] = ()) -> str:
+def shown(shape: Iterable[int | str], rows: Iterable[int] = ()) -> str:
     """A shape in a message, the number of examples in a batch written B.
 
     Args:
@@ -167,6 +169,17 @@ def per_example(value: Any, rows: int, *, what: str, floats: bool = False) -> No
         raise SpecError(f"{expected} {shown(shape, (rows,))}; {mend}")
     if floats and not jax.numpy.issubdtype(value.dtype, jax.numpy.floating):
         raise SpecError(f"{what}: expected floats, which can be differentiated, got {value.dtype}")
+
+
+def takes_two(function: Any) -> bool:
+    """Whether a function can be called with two positional arguments, as far as it says."""
+    try:
+        inspect.signature(function).bind(None, None)
+    except TypeError:
+        return False
+    except ValueError:  # some built-in functions do not say what they take
+        return True
+    return True
 
 
 def nearest(given: Any, options: Iterable[Any], *, cutoff: float = 0.6) -> str | None:

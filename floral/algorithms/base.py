@@ -9,7 +9,7 @@ from floral.adaptors import Factored
 from floral.data import Batches
 from floral.display import functions
 from floral.messages import Context, Download, Reduced, Upload
-from floral.typing import Array, Batch, Key, Params, PyTree
+from floral.typing import Array, Batch, Key, Loss, Params, PyTree
 
 __all__ = [
     "Context",
@@ -75,6 +75,8 @@ class FederatedAlgorithm(NamedTuple):
         server's model where clients have models of their own. False where a first row holds what
         no training has touched (a head of one's own), or what is given and not learnt (known
         mixtures).
+      loss: what clients minimise, which ``make_simulator`` checks against the model's outputs and
+        the data; None leaves only what local training checks, that it is one float an example.
     """
 
     init: Callable[[Key, Params, PyTree], Any]
@@ -98,3 +100,4 @@ class FederatedAlgorithm(NamedTuple):
 
     local_optimizer: optax.GradientTransformation | None = None
     global_model: bool = True
+    loss: Loss | None = None

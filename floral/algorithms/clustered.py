@@ -21,6 +21,7 @@ from floral.algorithms.finding import (
     finding_told,
     found_logits,
 )
+from floral.algorithms.inputs import check_inputs
 from floral.algorithms.local import LocalSolver, solve
 from floral.algorithms.parts import by_part
 from floral.algorithms.server import guarded_step, server_step, start_server_step
@@ -84,6 +85,7 @@ def ensemble(
     Raises:
       SpecError: when initialised, for a model with statistics (batch norm).
     """
+    check_inputs(model, loss, local, mixing=mixing, sample=sample)
     check.positive_int(num_models=num_models)
     if mixture_learning_rate is not None:
         check.non_negative(mixture_learning_rate=mixture_learning_rate)
@@ -251,4 +253,5 @@ def ensemble(
         report=lambda server: finding_report(mixing, server.finding, num_models),
         local_optimizer=local.optimizer(None),
         global_model=mixing.check_traits is None,
+        loss=loss,
     )

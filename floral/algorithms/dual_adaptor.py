@@ -9,6 +9,7 @@ import optax
 from floral import check, tree
 from floral.adaptors import AdaptedModel, Bank, Factored, factor_pairs, init_bank, merge
 from floral.algorithms.base import Download, FederatedAlgorithm, Upload
+from floral.algorithms.inputs import check_inputs
 from floral.algorithms.local import LocalSolver, solve
 from floral.algorithms.parts import by_part
 from floral.algorithms.server import guarded_step, server_step, start_server_step
@@ -65,6 +66,7 @@ def dual_adaptor(
     pair of a global and a local adaptor.
     Differs from the paper: both are trained at once, and count whole for every example.
     """
+    check_inputs(model, loss, local, adapted=True)
     plan = model.plan
     if not plan.adaptors:
         raise SpecError("dual_adaptor needs at least one adapted leaf; the plan's rules adapt none")
@@ -159,6 +161,7 @@ def dual_adaptor(
         ),
         factored=factored,
         local_optimizer=local.optimizer(None),
+        loss=loss,
     )
 
 

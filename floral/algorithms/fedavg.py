@@ -12,6 +12,7 @@ import optax
 from floral import check, tree
 from floral.algorithms.base import Context, Download, FederatedAlgorithm, Objective, Upload
 from floral.algorithms.corrections import pulled
+from floral.algorithms.inputs import check_inputs
 from floral.algorithms.local import LocalSolver, solve
 from floral.algorithms.server import guarded_step, server_step, start_server_step
 from floral.algorithms.stats import average_stats, stats_update
@@ -51,6 +52,7 @@ def fedavg(
       local: how clients train.
       server_optimizer: takes the mean update as a gradient; None is plain averaging.
     """
+    check_inputs(model, loss, local)
     server_optimizer = server_step(server_optimizer)
     objective = objective_of(model, loss)
 
@@ -85,6 +87,7 @@ def fedavg(
         predict=lambda server, client, batch: model.apply(server.params, server.stats, batch)[0],
         export=lambda server, client: server.params,
         local_optimizer=local.optimizer(None),
+        loss=loss,
     )
 
 

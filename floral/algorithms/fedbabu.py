@@ -9,6 +9,7 @@ import optax
 from floral import check, tree
 from floral.algorithms.base import Download, FederatedAlgorithm, Upload
 from floral.algorithms.fedavg import FedAvgServer, fedavg, objective_of
+from floral.algorithms.inputs import check_inputs
 from floral.algorithms.local import LocalSolver, solve
 from floral.algorithms.partial import parts_of_model, with_frozen
 from floral.algorithms.server import guarded_step, server_step, start_server_step
@@ -55,6 +56,7 @@ def fedbabu(
     Source: Oh, Kim, Yun, "FedBABU: Toward Enhanced Representation for Federated Image
     Classification", 2022, Algorithm 1.
     """
+    check_inputs(model, loss, local, sample=sample)
     if tuning_steps is not None:
         check.non_negative(tuning_steps=tuning_steps)
     if tuning_learning_rate is not None:

@@ -31,6 +31,7 @@ from floral.algorithms.centering import then_centered
 from floral.algorithms.finding import finding_report
 from floral.algorithms.floral_client import client_side
 from floral.algorithms.floral_server import FloralServer, server_side
+from floral.algorithms.inputs import check_inputs
 from floral.algorithms.local import LocalSolver
 from floral.algorithms.parts import roles, true_paths
 from floral.algorithms.server import server_step
@@ -95,6 +96,7 @@ def floral(
         ``bank_server_optimizer`` where no adaptor is both trained and averaged, or adaptors that
         cannot be centered.
     """
+    check_inputs(model, loss, local, adapted=True, mixing=mixing)
     plan = model.plan
     if not plan.adaptors:
         raise SpecError("floral needs at least one adapted leaf; the plan's rules adapt none")
@@ -224,6 +226,7 @@ def floral(
         check_traits=traits_check(mixing, num_adaptors),
         report=jax.jit(report),
         diagnostics=Diagnostics(losses_beside, gradients),
+        loss=loss,
         factored=Factored(
             pairs=factor_pairs(plan, averaged["bank"]),
             base=frozenset(tree.paths(averaged["base"])),

@@ -13,6 +13,7 @@ import optax
 from floral import check
 from floral.algorithms.base import FederatedAlgorithm
 from floral.algorithms.fedavg import FedAvgServer, fedavg
+from floral.algorithms.inputs import check_inputs
 from floral.algorithms.local import LocalSolver
 from floral.data import Batches, as_batches
 from floral.errors import SpecError
@@ -80,6 +81,7 @@ def knn_per(
     Differs from the paper: the kernel is that of the authors' code, with squared distances over d;
     λ is not tuned on validation data, which clients then keep for validation.
     """
+    check_inputs(model, loss, local, sample=sample)
     check.positive_int(num_neighbors=num_neighbors)
     check.positive(scale=scale)
     if local_weight is not None:

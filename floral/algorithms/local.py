@@ -7,7 +7,7 @@ nothing to a client that is walked alone, and to a chunk no more than its longes
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,34 +39,51 @@ class LocalSolver(NamedTuple):
 
 
 def local_solver(
-    make: Callable[[float], optax.GradientTransformation], *, learning_rate: float
+    make: Callable[..., optax.GradientTransformation],
+    *,
+    learning_rate: float | None = None,
+    **settings: Any,
 ) -> LocalSolver:
     """Local training with any optax optimizer.
 
     Args:
-      make: ``learning_rate -> optax transform``, such as ``optax.sgd`` or a ``partial`` of it.
+      make: ``(learning_rate, **settings) -> optax transform``, such as ``optax.sgd``.
       learning_rate: the rate of everything that is given no rate of its own.
+      **settings: further ones of ``make``, as ``weight_decay=1e-4`` of ``optax.adamw``.
 
     Raises:
-      SpecError: for a negative rate, or if ``make`` is no function that makes an optax transform.
-        An optimizer that needs more than gradients (``optax.lbfgs``) is refused when a simulator
-        is made, as is one that some client would not let take its first step.
+      SpecError: for an optimizer in place of what makes one, no rate or a negative one, or settings
+        that ``make`` does not take. An optimizer that needs more than gradients (``optax.lbfgs``)
+        is refused when a simulator is made, as is one that some client would not let take its
+        first step.
 
     Example:
-      >>> local_solver(optax.sgd, learning_rate=0.1).learning_rate
+      >>> local_solver(optax.sgd, learning_rate=0.1, momentum=0.9).learning_rate
       0.1
     """
-    check.non_negative(learning_rate=learning_rate)
-    if not callable(make):
+    if is_optimizer(make) or not callable(make):
         raise SpecError(
-            "local_solver: expected a function of a learning rate, got "
-            f"{type(make).__name__}: pass optax.sgd and learning_rate=0.1, or a lambda"
+            "local_solver takes what makes an optimizer from a rate: pass optax.sgd and "
+            f"learning_rate=0.1, or a lambda of the rate, got {check.described(make)}"
         )
-    check_optimizer("local_solver", make(learning_rate))
+    if learning_rate is None:
+        raise SpecError("local_solver needs learning_rate, as learning_rate=0.1")
+    check.non_negative(learning_rate=learning_rate)
+    try:
+        made = make(learning_rate, **settings)
+    except (TypeError, ValueError) as error:
+        name = getattr(make, "__name__", "make")
+        raise SpecError(f"local_solver: {name} cannot be made so: {error}") from error
+    check_optimizer("local_solver", made)
     return LocalSolver(
-        optimizer=lambda rate=None: make(learning_rate if rate is None else rate),
+        optimizer=lambda rate=None: make(learning_rate if rate is None else rate, **settings),
         learning_rate=learning_rate,
     )
+
+
+def is_optimizer(value: Any) -> bool:
+    """Whether a value is an optax transform, or works like one."""
+    return callable(getattr(value, "init", None)) and callable(getattr(value, "update", None))
 
 
 def as_local(factory: Callable[..., optax.GradientTransformation]) -> Callable[..., LocalSolver]:
@@ -116,6 +133,7 @@ def solve(
 
     def mean_loss(trained, stats, batch, step_key):
         losses, after = objective(trained, stats, batch, step_key)
+        check.per_example(losses, batch["mask"].shape[0], what="loss", floats=True)
         losses = losses.astype(jnp.promote_types(losses.dtype, jnp.float32))
         live = jnp.sum(batch["mask"])
         total = jnp.sum(jnp.where(batch["mask"], losses, 0.0))

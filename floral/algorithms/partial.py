@@ -14,6 +14,7 @@ import optax
 from floral import check, tree
 from floral.algorithms.base import Download, FederatedAlgorithm, Objective, Upload
 from floral.algorithms.fedavg import FedAvgServer, objective_of
+from floral.algorithms.inputs import check_inputs
 from floral.algorithms.local import LocalSolver, solve
 from floral.algorithms.server import guarded_step, server_step, start_server_step
 from floral.algorithms.stats import average_stats, stats_update
@@ -186,9 +187,9 @@ def fedrep(
     """
     check.positive_int(head_passes=head_passes)
     objective = objective_of(model, loss)
-    optimizer = local.optimizer(None)
 
     def train(key, own, shared, stats, batches):
+        optimizer = local.optimizer(None)
         head_key, body_key = jax.random.split(key)
 
         def head_pass(index, carry):
@@ -254,6 +255,7 @@ def _sharing(
 ) -> FederatedAlgorithm:
     """What is common: ``train`` is ``(key, own, shared, stats, batches) -> (params, stats,
     metrics)``, the private and the shared params apart, None where a leaf is of the other kind."""
+    check_inputs(model, loss, local, sample=sample)
     mask = parts_of_model(model, sample, name="private", globs=private)
     server_optimizer = server_step(server_optimizer)
     objective = objective_of(model, loss)
@@ -327,4 +329,5 @@ def _sharing(
         export=lambda server, client: tree.combine(client["params"], server.params),
         local_optimizer=local.optimizer(None),
         global_model=False,
+        loss=loss,
     )

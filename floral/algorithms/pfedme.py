@@ -8,6 +8,7 @@ from floral import check, tree
 from floral.algorithms.base import FederatedAlgorithm, Upload
 from floral.algorithms.corrections import pulled
 from floral.algorithms.fedavg import fedavg, objective_of
+from floral.algorithms.inputs import check_inputs
 from floral.algorithms.local import LocalSolver, solve
 from floral.algorithms.stats import stats_update
 from floral.errors import SpecError
@@ -51,6 +52,7 @@ def pfedme(
     Source: Dinh, Tran, Nguyen, "Personalized Federated Learning with Moreau Envelopes", 2020,
     Algorithm 1.
     """
+    check_inputs(model, loss, local)
     check.positive(pull=pull)
     check.positive_int(inner_steps=inner_steps)
     if personal_learning_rate is not None:

@@ -10,6 +10,7 @@ from floral import check, tree
 from floral.algorithms.base import Download, FederatedAlgorithm, Upload
 from floral.algorithms.corrections import shifted
 from floral.algorithms.fedavg import fedavg, objective_of, trained_upload
+from floral.algorithms.inputs import check_inputs
 from floral.algorithms.local import LocalSolver
 from floral.algorithms.server import server_step, start_server_step
 from floral.data import as_batches
@@ -67,6 +68,7 @@ def scaffold(
     2020, Algorithm 1, option II of its control variates.
     Differs from the paper: clients count by their examples, which is the same where all have alike.
     """
+    check_inputs(model, loss, local)
     check.positive_int(total_examples=total_examples)
     check.positive(learning_rate=local.learning_rate)
     if jax.tree.leaves(local.optimizer(None).init(jnp.zeros(()))):

@@ -4,15 +4,13 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
-
 from floral import losses
 from floral.adaptors import AdaptedModel, Plan, adapted, make_plan
 from floral.adaptors.suggest import suggested_rules
 from floral.algorithms import FederatedAlgorithm
 from floral.data import FederatedDataset
 from floral.display import as_html
-from floral.errors import ConfigError, SpecError
+from floral.errors import ConfigError
 from floral.experiment import places
 from floral.experiment.places import SCHEMA
 from floral.experiment.processes import check_devices
@@ -23,8 +21,9 @@ from floral.metrics import accuracy, from_per_example
 from floral.mixtures import Mixing, softmax
 from floral.models import Model, augmented
 from floral.simulate import Execution, Simulator, make_simulator, sample_batch
+from floral.simulate.fit import start_of_model
 from floral.simulate.probe import Timings, untimed
-from floral.typing import Loss, PyTree
+from floral.typing import Loss
 
 __all__ = ["Experiment", "build", "build_dataset"]
 
@@ -102,14 +101,13 @@ def build(
     check_devices()
     shared = like if like is not None and _shares_data(like.config, config) else None
     dataset = build_dataset(config) if shared is None else shared.dataset
-    loss_name, loss = _loss(config["loss"], dataset)
+    loss = _loss(config["loss"], dataset)
     local: LocalTraining = SCHEMA.construct(places.LOCAL, config["local"])
     model = _model(config, dataset)
     if local.augment is not None:
         model = augmented(model, local.augment)
     batch = sample_batch(dataset)
-    params, stats = jax.eval_shape(model.init, jax.random.key(0), batch)
-    _check_outputs(model, params, stats, batch, loss, loss_name)
+    params, stats = start_of_model(model, batch)
     plan = adapted_model = None
     if config["adaptors"]:
         rules = [
@@ -171,12 +169,12 @@ def _shares_data(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return all(one[area] == other[area] for area in ("data", "execution"))
 
 
-def _loss(name: str, dataset: FederatedDataset) -> tuple[str, Loss]:
+def _loss(name: str, dataset: FederatedDataset) -> Loss:
     if name == "auto":
         name = "squared_error" if dataset.num_classes is None else "cross_entropy"
     if name == "cross_entropy" and dataset.num_classes is None:
         raise ConfigError("loss: cross_entropy needs classes, but the data's targets are numbers")
-    return name, getattr(losses, name)
+    return getattr(losses, name)
 
 
 def _model(config: Mapping[str, Any], dataset: FederatedDataset) -> Model:
@@ -184,27 +182,6 @@ def _model(config: Mapping[str, Any], dataset: FederatedDataset) -> Model:
     targets = dataset.splits["train"].examples["y"].shape[1:]
     outputs = dataset.num_classes or int(targets[-1] if targets else 1)
     return call(outputs) if takes_wiring(call.factory) else call()
-
-
-def _check_outputs(
-    model: Model, params: PyTree, stats: PyTree, batch: Mapping[str, Any], loss: Loss, name: str
-) -> None:
-    """Traces the model and its loss, so that a misfit is found here and named."""
-    outputs, _ = jax.eval_shape(lambda *args: model.apply(*args), params, stats, batch)
-    shape = getattr(outputs, "shape", None)
-    rows = batch["mask"].shape[0]
-    if name == "cross_entropy" and (shape is None or shape[:-1] != batch["y"].shape):
-        raise SpecError(
-            f"model: its outputs have shape {shape}, but {name} needs one logit a class for each "
-            f"of the labels {batch['y'].shape}"
-        )
-    if name == "squared_error" and shape != batch["y"].shape:
-        raise SpecError(
-            f"model: its outputs have shape {shape}, the targets have shape {batch['y'].shape}"
-        )
-    losses_shape = jax.eval_shape(loss, outputs, batch).shape
-    if losses_shape != (rows,):
-        raise SpecError(f"loss: expected one number an example, got shape {losses_shape}")
 
 
 def _restarts(config: Mapping[str, Any], dataset: FederatedDataset) -> Restarts | None:

@@ -29,6 +29,17 @@ from floral.simulate.execution import (
     stays_on_host,
 )
 from floral.simulate.feed import Feed
+from floral.simulate.fit import (
+    as_metrics,
+    check_loss,
+    check_metrics,
+    check_outputs,
+    check_parts,
+    outputs_of_clients,
+    outputs_of_model,
+    start_of_model,
+)
+from floral.simulate.fit_uplink import check_sampler, check_uplink, room_of
 from floral.simulate.memory import Memory, largest_chunk, predicted
 from floral.simulate.own_models import OwnModels
 from floral.simulate.personalize import Personalization, who_personalizes
@@ -42,7 +53,7 @@ from floral.simulate.simulator import Simulator
 from floral.simulate.start import make_start, server_start
 from floral.simulate.trainable import check_aggregate, check_local_steps
 from floral.simulate.trainer import Trainer
-from floral.typing import Array
+from floral.typing import Array, Loss
 from floral.uplink import Uplink
 from floral.uplink import uplink as make_uplink
 
@@ -76,7 +87,7 @@ def make_simulator(
     model: Model,
     dataset: FederatedDataset,
     *,
-    metrics: Mapping[str, Metric],
+    metrics: Mapping[str, Metric | Loss],
     cohort: Sampler | None = None,
     batching: Batching | None = None,
     uplink: Uplink | None = None,
@@ -93,7 +104,8 @@ def make_simulator(
       algorithm: what clients and server do.
       model: gives the starting params and statistics.
       dataset: the population; clients marked unseen are never sampled.
-      metrics: what an evaluation reports, by name.
+      metrics: what an evaluation reports, by name; a plain function of (outputs, batch) that gives
+        one number an example is reported as its mean.
       cohort: who takes part in a round; everyone if None.
       batching: how a client's examples become batches; one epoch in batches of 32 if None.
       uplink: what happens to updates on their way; a weighted mean if None.
@@ -109,6 +121,8 @@ def make_simulator(
     Raises:
       SpecError: for parts that do not fit; shapes are traced here, before anything is compiled.
     """
+    check_parts(algorithm, dataset, cohort, batching, uplink, execution, personalization, data)
+    named = as_metrics(metrics)
     cohort = full() if cohort is None else cohort
     batching = Batching(batch_size=32) if batching is None else batching
     uplink = make_uplink() if uplink is None else uplink
@@ -129,6 +143,11 @@ def make_simulator(
     data = on_devices(dataset, mesh, examples=not on_host) if data is None else data
     feed = Feed(dataset, mesh) if on_host else None
     batch = sample_batch(dataset)
+    seen = outputs_of_model(model, batch)
+    check_outputs(seen, dataset.num_classes)
+    if algorithm.loss is not None:
+        check_loss(algorithm.loss, seen)
+    params_struct, _ = start_of_model(model, batch)
     server = server_start(algorithm, model, batch)
     server_struct = jax.eval_shape(server, jax.random.key(0))
     zero = jnp.zeros((), jnp.int32)
@@ -136,6 +155,7 @@ def make_simulator(
         lambda data: client_context(data, zero, zero, jax.random.key(0), jnp.ones(())), data
     )
     check_local_steps(algorithm, dataset, batching)
+    check_metrics(named, outputs_of_clients(algorithm, server_struct, context, seen))
     steps = _mean_steps(dataset, batching)
     turn = trace_turn(algorithm, server_struct, context, batch, batching, steps=steps)
     check_aggregate(algorithm, server_struct, turn.upload, context)
@@ -146,11 +166,12 @@ def make_simulator(
             "mixing finds groups; a transform such as clip would treat these and the model as one: "
             "leave the transforms out, or set mixing to one that does not group clients"
         )
-    room = cohort.capacity(len(dataset.seen))
+    room = room_of(cohort, len(dataset.seen))
+    check_sampler(cohort, population=len(dataset.seen), room=room)
+    check_uplink(uplink, turn.upload, server_struct, room=room)
     check_reported(turn.metrics, reported_by_reducer(uplink, turn.upload, server_struct, room=room))
-    start = make_start(algorithm, uplink, server, turn.upload, execution, data, mesh)
+    start = make_start(algorithm, uplink, server, params_struct, turn.upload, execution, data, mesh)
     keeps_rows = start.new_table is not None
-    params_struct, _ = jax.eval_shape(model.init, jax.random.key(0), batch)
     costs = costs_of(start.struct, turn, model_parameters=tree.num_parameters(params_struct))
     convolves = turn.work.of_convolutions > 0
     backend = mesh.devices.flat[0].platform
@@ -232,7 +253,7 @@ def make_simulator(
     )
     evaluator = Evaluator(
         reach,
-        metrics,
+        named,
         batch_size=evaluation_batch,
         side_by_side=partial(evaluated_together, convolves=convolves, backend=backend),
         trained_together=chunk,

@@ -63,7 +63,7 @@ def uplink(
     )
 
 
-def _transforms(name: str, given: Any) -> Sequence[optax.GradientTransformation]:
+def _transforms(name: str, given: Any) -> Sequence[Any]:
     """Optax transforms, of which one alone is a form; raises SpecError for anything else."""
     alone = isinstance(given, optax.GradientTransformation)  # a tuple too, of two functions
     transforms = [given] if alone else given

@@ -62,7 +62,7 @@ def test_what_is_no_id_is_refused(clients, sim, state):
 
 
 def test_a_mask_of_nobody_is_refused(sim, state):
-    with pytest.raises(SpecError, match="the mask marks none of 5 clients"):
+    with pytest.raises(SpecError, match="the mask marks none of the 5 clients"):
         sim.evaluate(state, "test", np.zeros(5, bool))
 
 
