@@ -216,7 +216,7 @@ def simulator(population, network):
     def make(algorithm, dataset=None, *, model=network, **options):
         dataset = population if dataset is None else dataset
         options = {
-            "metrics": {"loss": metrics.from_per_example(losses.squared_error)},
+            "metrics": {"loss": metrics.from_per_example(algorithm.loss or losses.squared_error)},
             "batching": data.batching(batch_size=2),
             "execution": simulate.execution(),
         } | options
