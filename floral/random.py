@@ -24,7 +24,7 @@ def check_key(key: Any) -> None:
       Traceback (most recent call last):
       floral.errors.SpecError: expected a key, as jax.random.key(0), got int 0
     """
-    typed = hasattr(key, "dtype") and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)
+    typed = hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     if typed and key.shape == ():
         return
     old = not typed and hasattr(key, "dtype") and str(key.dtype) == "uint32" and key.shape == (2,)

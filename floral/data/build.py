@@ -162,7 +162,7 @@ def _rows_dealt(found: Any) -> Partition:
             "partition: a function (fields, rng) gives a Partition or the rows of each client, got "
             f"{check.described(found)}"
         )
-    return Partition.of(found)
+    return Partition.of(list(found) if isinstance(found, np.ndarray) else found)
 
 
 def _unseen(dataset: FederatedDataset, unseen: int | float) -> np.ndarray:
