@@ -104,24 +104,6 @@ def instance_of(kind: type, made_by: str, **named: Any) -> None:
             )
 
 
-def described(value: Any) -> str:
-    """A few words for a value in a message: a function by its name, an array by its shape.
-
-    Example:
-      >>> described(described), described(np.zeros((2, 3), np.float32)), described(3)
-      ('the function described', 'float32[2, 3]', 'int 3')
-    """
-    if isinstance(value, type):
-        return f"the class {value.__name__}"
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
-        return f"{value.dtype}{list(value.shape)}"
-    if callable(value) and hasattr(value, "__name__"):
-        return f"the function {value.__name__}"
-    text = repr(value)
-    short = f" {text}" if len(text) <= 40 and "\n" not in text else ""
-    return f"{type(value).__name__}{short}"
-
-
 def shown(shape: Iterable[int | str], rows: Iterable[int] = ()) -> str:
     """A shape in a message, the number of examples in a batch written B.
 
