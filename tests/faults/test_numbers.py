@@ -105,7 +105,18 @@ def test_what_32_bits_cannot_hold_is_refused(door, x, said):
         (np.zeros((4, 0)), r"'x' has shape \[4, 0\]: an example holds no number"),
         (np.zeros(()), "got a single number"),
     ],
-    ids=str,
+    ids=[
+        "nothing",
+        "words",
+        "a dict",
+        "a set",
+        "an iterator",
+        "a generator",
+        "an object",
+        "ragged rows",
+        "no numbers",
+        "one number",
+    ],
 )
 def test_what_is_no_column_is_refused(door, x, said):
     if door is by_generated and "iterator" in said:
