@@ -75,7 +75,7 @@ def test_clients_of_two_splits_are_the_same_clients():
         ("europe.csv", CSV.replace(",", ";")),
         ("bom.csv", b"\xef\xbb\xbf" + CSV.encode()),
         ("crlf.csv", CSV.replace("\n", "\r\n")),
-        ("zipped.csv.gz", gzip.compress(CSV.encode())),
+        ("zipped.csv.gz", gzip.compress(CSV.encode(), mtime=0)),
         ("a [1] *.csv", CSV),
         ("lines.jsonl", "\n".join(f'{{"image": {i}, "label": {i % 2}}}' for i in range(6))),
         ("lines.NDJSON", "\n".join(f'{{"image": {i}, "label": {i % 2}}}' for i in range(6))),
@@ -112,7 +112,7 @@ def test_what_spreadsheets_write_is_read(tmp_path, name, content):
         ),
         ("torn.json", '[{"image": 1, "label"', "datasets cannot read"),
         ("table.xlsx", "PK", r"must end in one of \.parquet, \.csv"),
-        ("torn.csv.gz", gzip.compress(CSV.encode())[:-9], "cannot be read"),
+        ("torn.csv.gz", gzip.compress(CSV.encode(), mtime=0)[:-9], "cannot be read"),
     ],
 )
 def test_a_file_s_fault_is_named(tmp_path, name, content, said):
