@@ -18,6 +18,8 @@ from floral.typing import Array, Key
 
 __all__ = ["Batching", "batching", "gather", "locate", "num_steps", "schedule"]
 
+_MOST_STEPS = 2**31 - 1  # in 32 bits
+
 
 class Batching(NamedTuple):
     """How a client's examples become batches; made by ``batching``."""
@@ -55,7 +57,13 @@ def num_steps(batching: Batching, max_size: int) -> int:
     """S: ``steps``, or ``epochs * ceil(max_size / batch_size)``."""
     if batching.steps is not None:
         return batching.steps
-    return batching.epochs * -(-max_size // batching.batch_size)
+    steps = batching.epochs * -(-max_size // batching.batch_size)
+    if steps > _MOST_STEPS:
+        raise SpecError(
+            f"epochs={batching.epochs}: the largest client, of {max_size} examples, would take "
+            f"{steps} steps a round, at most {_MOST_STEPS} can be counted"
+        )
+    return steps
 
 
 def gather(

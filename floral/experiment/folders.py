@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from floral.errors import ConfigError
 from floral.experiment import checkpoint, record
 from floral.experiment.build import Experiment
@@ -37,18 +39,33 @@ def leaving_in_order(
         yield
     except KeyboardInterrupt:
         raise
-    except BaseException as error:
+    except BaseException as caught:
+        error = _in_words(caught)
         if made and not any(map(record.has_begun, folders.values())):
             if is_first():
                 record.remove_folders(made, whole=folder)
+        elif isinstance(error, FileError):
+            error = ConfigError(
+                f"{error}; all that was saved is whole: {error.mend}, then floral resume {folder}"
+            )
+        if error is caught:
             raise
-        if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
-            error = file_error(error)
-        if not isinstance(error, FileError):
-            raise
-        raise ConfigError(
-            f"{error}; all that was saved is whole: {error.mend}, then floral resume {folder}"
-        ) from error
+        raise error from caught
+
+
+def _in_words(error: BaseException) -> BaseException:
+    """What the system refused, or the devices have no memory for, as an error of one sentence;
+    anything else as it is."""
+    if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+        return file_error(error)
+    memory = ("Out of memory", "RESOURCE_EXHAUSTED")
+    if isinstance(error, jax.errors.JaxRuntimeError) and any(w in str(error) for w in memory):
+        said = " ".join(str(error).rpartition(": ")[2].split())[:200]
+        return ConfigError(
+            f"the devices have too little memory ({said}); train fewer clients side by side "
+            "(execution.walk=scan), or on smaller batches or fewer steps"
+        )
+    return error
 
 
 def begin(folder: Path, resolved: dict[str, Any], overrides: Sequence[str], locks: Locks) -> None:

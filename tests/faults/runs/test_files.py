@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 import floral
@@ -136,6 +137,28 @@ def test_a_checkpoint_on_a_full_disk_is_refused_in_words(config, tmp_path, monke
     monkeypatch.setattr(orbax.checkpoint.CheckpointManager, "save", full)
     with pytest.raises(ConfigError, match=r"cannot write .*checkpoints': the disk is full; all"):
         floral.run(config(), out=tmp_path)
+
+
+def test_what_the_devices_have_no_memory_for_is_one_sentence_and_leaves_no_folder(
+    config, tmp_path, monkeypatch
+):
+    def full(self):
+        raise jax.errors.JaxRuntimeError("INTERNAL: Out of memory allocating 576062491616 bytes.")
+
+    monkeypatch.setattr(loop._Loop, "run", full)
+    said = (
+        r"too little memory \(Out of memory allocating 576062491616 bytes.\); train fewer clients"
+    )
+    with pytest.raises(ConfigError, match=said):
+        floral.run(config(), out=tmp_path / "runs")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_steps_than_can_be_counted_are_refused(config, tmp_path):
+    many = config(local={"kind": "sgd", "learning_rate": 0.1, "batch_size": 3, "epochs": 2**31 - 1})
+    with pytest.raises(FloralError, match=r"epochs=2147483647: .* would take 4294967294 steps"):
+        floral.run(many, out=tmp_path / "runs")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_cannot_be_written_leaves_no_part_of_it(tmp_path, monkeypatch):
