@@ -49,9 +49,7 @@ def apfl(
         check.non_negative(alpha_learning_rate=alpha_learning_rate)
     average = fedavg(model, loss, local, server_optimizer=server_optimizer)
     objective_of_one = objective_of(model, loss)
-    plain = local.optimizer(None)
-    weights = _within_unit(local.optimizer(alpha_learning_rate))
-    optimizer = by_part({"shared": plain, "own": plain, "alpha": weights})
+    at_rest = local.unscheduled()
 
     def objective(values, stats, batch, key):
         shared_losses, shared = objective_of_one(values["shared"], stats["shared"], batch, key)
@@ -61,8 +59,10 @@ def apfl(
         silent = shared_losses - jax.lax.stop_gradient(shared_losses)  # 0, with w's gradient
         return losses + silent, {"shared": shared, "own": own}
 
-    def trained(key, received, client, batches, optimizer):
-        """Values and statistics of both models after the batches, and metrics."""
+    def trained(key, received, client, batches, shared, own, weight):
+        """Values and statistics of both models after the batches, and metrics; the last three are
+        the optimizers of the global model, the own model and α."""
+        optimizer = by_part({"shared": shared, "own": own, "alpha": _within_unit(weight)})
         start = {
             "shared": received["params"],
             "own": client["params"],
@@ -79,16 +79,19 @@ def apfl(
 
     def client_update(key, received, client, batches, context):
         now = received.fresh
-        values, stats, metrics = trained(key, now, client, batches, optimizer)
+        plain = local.optimizer(None, context.round)
+        weight = local.optimizer(alpha_learning_rate, context.round)
+        values, stats, metrics = trained(key, now, client, batches, plain, plain, weight)
         update = {"params": tree.subtract(now["params"], values["shared"])}
         update |= stats_update(now["stats"], stats["shared"])
         upload = Upload(update, dict.fromkeys(update, context.num_examples))
         return upload, row_of(values, stats), metrics
 
     def personalize(key, server, client, batches, context):
-        frozen = by_part({"shared": optax.set_to_zero(), "own": plain, "alpha": weights})
         received = {"params": server.params, "stats": server.stats}
-        values, stats, _ = trained(key, received, client, batches, frozen)
+        plain, weight = at_rest.optimizer(), at_rest.optimizer(alpha_learning_rate)
+        frozen = optax.set_to_zero()
+        values, stats, _ = trained(key, received, client, batches, frozen, plain, weight)
         return row_of(values, stats)
 
     def own_params(server, client):

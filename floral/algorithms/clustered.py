@@ -90,10 +90,7 @@ def ensemble(
     if mixture_learning_rate is not None:
         check.non_negative(mixture_learning_rate=mixture_learning_rate)
     server_optimizer = server_step(server_optimizer)
-    optimizers = {
-        "models": local.optimizer(None),
-        "mixture": local.optimizer(mixture_learning_rate),
-    }
+    rates = {"models": None, "mixture": mixture_learning_rate}
 
     def outputs_of_each(models, batch, *, key=None, train=False):
         def one(params):
@@ -105,7 +102,7 @@ def ensemble(
         outputs = outputs_of_each(models, batch, **options)
         return jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, 1), outputs)
 
-    def train_parts(key, values, names, received, batches, context):
+    def train_parts(key, values, names, received, batches, context, solver):
         trained = {name: values[name] for name in names}
         frozen = {name: value for name, value in values.items() if name not in names}
 
@@ -123,7 +120,9 @@ def ensemble(
             )
             return loss(outputs, batch), stats
 
-        optimizer = by_part(optimizers)
+        optimizer = by_part(
+            {part: solver.optimizer(rate, context.round) for part, rate in rates.items()}
+        )
         trained, _, metrics = solve(objective, trained, (), batches, key, optimizer=optimizer)
         return {**frozen, **trained}, metrics
 
@@ -176,7 +175,9 @@ def ensemble(
     def refit(key, received, row, batches, context):
         row = looked(row, received, batches, context, always=True)
         values = {**row, "models": received.fresh["models"]}
-        values, _ = train_parts(key, values, ("mixture",), received, batches, context)
+        values, _ = train_parts(
+            key, values, ("mixture",), received, batches, context, local.unscheduled()
+        )
         return {"mixture": values["mixture"]}
 
     def found_anew(key, received, batches, context):
@@ -190,7 +191,7 @@ def ensemble(
             row = found_anew(key, received, batches, context)
         start = {**row, "models": received.fresh["models"]}
         end, metrics = train_parts(
-            stream(key, "train"), start, ("models", "mixture"), received, batches, context
+            stream(key, "train"), start, ("models", "mixture"), received, batches, context, local
         )
         shares = shares_of(
             mixing, end["mixture"], active=received.fresh["active"], round=context.round
@@ -251,7 +252,7 @@ def ensemble(
         mixture=mixture,
         check_traits=traits_check(mixing, num_models),
         report=lambda server: finding_report(mixing, server.finding, num_models),
-        local_optimizer=local.optimizer(None),
+        local_optimizer=local.unscheduled().optimizer(),
         global_model=mixing.check_traits is None,
         loss=loss,
     )

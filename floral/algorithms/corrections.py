@@ -1,16 +1,18 @@
 """Corrections of local gradients: the small terms by which methods keep clients from drifting.
 
 They come before the client's optimizer, as terms of the objective would, so that momentum and
-adaptive rates see them, while the loss that is reported stays the loss.
+adaptive rates see them, while the loss that is reported stays the loss. Only
+``scaled`` comes after the optimizer.
 """
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from floral import tree
-from floral.typing import PyTree
+from floral.typing import Array, PyTree
 
-__all__ = ["pulled", "shifted"]
+__all__ = ["pulled", "scaled", "shifted"]
 
 
 def pulled(
@@ -49,3 +51,19 @@ def shifted(optimizer: optax.GradientTransformation, *, by: PyTree) -> optax.Gra
       by: what is added, of the structure of the values.
     """
     return optax.chain(optax.stateless(lambda updates, params: tree.add(updates, by)), optimizer)
+
+
+def scaled(
+    optimizer: optax.GradientTransformation, *, by: Array | float
+) -> optax.GradientTransformation:
+    """The optimizer with every step multiplied by one factor, as its learning rate would be.
+
+    Args:
+      optimizer: of the loss alone.
+      by: the factor, a scalar; it may be traced.
+    """
+
+    def scale(updates, params):
+        return jax.tree.map(lambda leaf: leaf * jnp.asarray(by, leaf.dtype), updates)
+
+    return optax.chain(optimizer, optax.stateless(scale))

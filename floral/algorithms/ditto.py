@@ -45,9 +45,9 @@ def ditto(
     objective = objective_of(model, loss)
     average = fedavg(model, loss, local, server_optimizer=server_optimizer)
 
-    def trained(key, client, centre, batches):
+    def trained(key, client, centre, batches, optimizer):
         """The client's row after its batches, held to the params of the centre."""
-        optimizer = pulled(local.optimizer(personal_learning_rate), towards=centre, strength=pull)
+        optimizer = pulled(optimizer, towards=centre, strength=pull)
         params, stats, metrics = solve(
             objective, client["params"], client["stats"], batches, key, optimizer=optimizer
         )
@@ -55,14 +55,20 @@ def ditto(
 
     def client_update(key, received, client, batches, context):
         upload, _, _ = average.client_update(key, received, (), batches, context)
-        row, metrics = trained(stream(key, "own"), client, received.fresh["params"], batches)
+        optimizer = local.optimizer(personal_learning_rate, context.round)
+        centre = received.fresh["params"]
+        row, metrics = trained(stream(key, "own"), client, centre, batches, optimizer)
         return upload, row, metrics
 
     return average._replace(
         client_init=lambda key, server, traits: {"params": server.params, "stats": server.stats},
         client_update=client_update,
         personalize=lambda key, server, client, batches, context: trained(
-            key, client, server.params, batches
+            key,
+            client,
+            server.params,
+            batches,
+            local.unscheduled().optimizer(personal_learning_rate),
         )[0],
         predict=lambda server, client, batch: model.apply(client["params"], client["stats"], batch)[
             0

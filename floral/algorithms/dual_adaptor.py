@@ -81,8 +81,6 @@ def dual_adaptor(
     )
     server_optimizer = server_step(server_optimizer)
     apply = model.apply_training([])
-    own_optimizer = local.optimizer(own_learning_rate)
-    optimizer = by_part({"shared": local.optimizer(None), "own": own_optimizer})
 
     def objective_on(base, fixed, frozen):
         def objective(trained, stats, batch, key):
@@ -107,6 +105,10 @@ def dual_adaptor(
 
     def client_update(key, received, client, batches, context):
         shared, stats = received.fresh["bank"], received.fresh["stats"]
+        rates = {"shared": None, "own": own_learning_rate}
+        optimizer = by_part(
+            {part: local.optimizer(rate, context.round) for part, rate in rates.items()}
+        )
         end, new_stats, metrics = solve(
             objective_on(received.cached["base"], received.cached["fixed"], {}),
             {"shared": shared, "own": client["bank"]},
@@ -137,7 +139,7 @@ def dual_adaptor(
             server.stats,
             batches,
             key,
-            optimizer=by_part({"own": own_optimizer}),
+            optimizer=by_part({"own": local.unscheduled().optimizer(own_learning_rate)}),
         )
         return {"bank": end["own"]}
 
@@ -160,7 +162,7 @@ def dual_adaptor(
             server.base, bank_of(server, client), jnp.ones(2), plan
         ),
         factored=factored,
-        local_optimizer=local.optimizer(None),
+        local_optimizer=local.unscheduled().optimizer(),
         loss=loss,
     )
 

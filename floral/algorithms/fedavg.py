@@ -63,7 +63,7 @@ def fedavg(
         return Download(fresh={"params": server.params, "stats": server.stats}, cached=())
 
     def client_update(key, received, client, batches, context):
-        optimizer = local.optimizer(None)
+        optimizer = local.optimizer(None, context.round)
         upload, metrics = trained_upload(key, objective, received, batches, context, optimizer)
         return upload, client, metrics
 
@@ -86,7 +86,7 @@ def fedavg(
         personalize=lambda key, server, client, batches, context: client,
         predict=lambda server, client, batch: model.apply(server.params, server.stats, batch)[0],
         export=lambda server, client: server.params,
-        local_optimizer=local.optimizer(None),
+        local_optimizer=local.unscheduled().optimizer(),
         loss=loss,
     )
 
@@ -115,7 +115,9 @@ def fedprox(
     objective = objective_of(model, loss)
 
     def client_update(key, received, client, batches, context):
-        optimizer = pulled(local.optimizer(None), towards=received.fresh["params"], strength=mu)
+        optimizer = pulled(
+            local.optimizer(None, context.round), towards=received.fresh["params"], strength=mu
+        )
         upload, metrics = trained_upload(key, objective, received, batches, context, optimizer)
         return upload, client, metrics
 

@@ -78,7 +78,7 @@ def fedbabu(
         body, stats = received.fresh["body"], received.fresh["stats"]
         of_body = with_frozen(objective, received.cached["head"])
         new_body, new_stats, metrics = solve(
-            of_body, body, stats, batches, key, optimizer=local.optimizer(None)
+            of_body, body, stats, batches, key, optimizer=local.optimizer(None, context.round)
         )
         moved = tree.subtract(body, new_body)
         update = {"params": moved} if jax.tree.leaves(moved) else {}
@@ -107,7 +107,7 @@ def fedbabu(
             server.stats,
             batches,
             key,
-            optimizer=local.optimizer(tuning_learning_rate),
+            optimizer=local.unscheduled().optimizer(tuning_learning_rate),
         )
         return {"params": own, "stats": stats}
 

@@ -93,9 +93,8 @@ def fedem(
             losses = losses_each(models, batch, stream(step_key, "model"), train=True)
             return jnp.sum(jax.lax.stop_gradient(shares) * losses, axis=1), stats
 
-        models, _, metrics = solve(
-            objective, now["models"], (), batches, key, optimizer=local.optimizer(None)
-        )
+        optimizer = local.optimizer(None, context.round)
+        models, _, metrics = solve(objective, now["models"], (), batches, key, optimizer=optimizer)
         upload = Upload(
             update={"models": tree.subtract(now["models"], models)},
             weight={"models": context.num_examples},

@@ -233,7 +233,7 @@ def floral(
             values=at_server.values,
             plain=server_optimizer is None and bank_server_optimizer is None,
         ),
-        local_optimizer=local.optimizer(None),
+        local_optimizer=local.unscheduled().optimizer(),
         global_model=mixing.check_traits is None
         and not any(jax.tree.leaves(parts.private["base"])),
     )

@@ -81,7 +81,7 @@ def client_side(
         logits = mixing.init(stream(key, "mixture"), num_adaptors, traits)
         return stats.into(tree.split({**values, "mixture": logits}, parts.private)[0], all_stats)
 
-    def train_leaves(key, values, start_stats, mask, received, batches, context):
+    def train_leaves(key, values, start_stats, mask, received, batches, context, solver):
         """Local training of the leaves of ``values`` where the mask is True."""
         trained, frozen = tree.split(values, mask)
         apply = model.apply_training(true_paths(mask["base"]))
@@ -108,7 +108,7 @@ def client_side(
             return loss(outputs, batch), now_stats
 
         optimizer = by_part(
-            {part: local.optimizer(rate) for part, rate in rates.items()},
+            {part: solver.optimizer(rate, context.round) for part, rate in rates.items()},
             preconditioner=preconditioner,
             frozen=frozen,
         )
@@ -147,7 +147,9 @@ def client_side(
         if not any(jax.tree.leaves(own)) and not stats.kept:
             return row
         values, before = values_of(row, received), stats.whole(row, shared_stats(received))
-        values, after, _ = train_leaves(key, values, before, own, received, batches, context)
+        values, after, _ = train_leaves(
+            key, values, before, own, received, batches, context, local.unscheduled()
+        )
         return stats.into(tree.split(values, parts.private)[0], after)
 
     def found_anew(key, received, batches, context):
@@ -173,6 +175,7 @@ def client_side(
             received,
             batches,
             context,
+            local,
         )
         moved, _ = tree.split(tree.subtract(start, end), parts.shared)
         shares = shares_of(

@@ -15,6 +15,8 @@ import optax
 
 from floral import check
 from floral.algorithms.base import Objective
+from floral.algorithms.corrections import scaled
+from floral.algorithms.schedules import check_schedule
 from floral.algorithms.steps import as_before, check_optimizer, fresh, step
 from floral.data import Batches, as_batches
 from floral.errors import SpecError
@@ -28,20 +30,59 @@ class LocalSolver(NamedTuple):
     """How clients train.
 
     Attributes:
-      optimizer: ``(learning_rate: float | None) -> optax transform``; None stands for the
-        solver's own rate. It is started anew in every round; random keys in its state, as of
-        ``optax.noisy_sgd``, are then made the client's own of that round.
-      learning_rate: that rate.
+      make: ``(learning_rate: float) -> optax transform``.
+      learning_rate: the rate of everything that is given no rate of its own.
+      schedule: ``round -> factor`` of all rates; None leaves them as they are.
     """
 
-    optimizer: Callable[[float | None], optax.GradientTransformation]
+    make: Callable[[float], optax.GradientTransformation]
     learning_rate: float
+    schedule: Callable[[Any], Any] | None = None
+
+    def optimizer(
+        self, rate: float | None = None, round: Array | int | None = None
+    ) -> optax.GradientTransformation:
+        """The optimizer of one round, which multiplies its steps by the schedule's factor.
+
+        It is started anew in every round; random keys in its state, as of ``optax.noisy_sgd``, are
+        then made the client's own of that round.
+
+        Args:
+          rate: the learning rate; None is the solver's own.
+          round: ``context.round``.
+
+        Raises:
+          SpecError: for a schedule without a round: the algorithm would pass over the schedule.
+        """
+        optimizer = self.make(self.learning_rate if rate is None else rate)
+        if self.schedule is None:
+            return optimizer
+        if round is None:
+            raise SpecError(
+                "schedule: this algorithm trains at one rate in all rounds; leave out the schedule"
+            )
+        return scaled(optimizer, by=self.schedule(round))
+
+    def unscheduled(self) -> "LocalSolver":
+        """The solver at its full rates: for what a client does before it predicts."""
+        return self._replace(schedule=None)
+
+    def with_schedule(self, schedule: Callable[[Any], Any] | None) -> "LocalSolver":
+        """The solver whose rates follow a schedule.
+
+        Raises:
+          SpecError: for anything but a function from a round to a factor of 0 or more.
+        """
+        if schedule is not None:
+            check_schedule(schedule)
+        return self._replace(schedule=schedule)
 
 
 def local_solver(
     make: Callable[..., optax.GradientTransformation],
     *,
     learning_rate: float | None = None,
+    schedule: Callable[[Any], Any] | None = None,
     **settings: Any,
 ) -> LocalSolver:
     """Local training with any optax optimizer.
@@ -49,13 +90,16 @@ def local_solver(
     Args:
       make: ``(learning_rate, **settings) -> optax transform``, such as ``optax.sgd``.
       learning_rate: the rate of everything that is given no rate of its own.
+      schedule: ``round -> factor``, which multiplies all steps that clients take in that round; any
+        optax schedule that starts at 1.0, such as ``optax.cosine_decay_schedule(1.0, 500)``. What
+        a client does before it predicts (personalization of its own part) keeps the full rates.
       **settings: further ones of ``make``, as ``weight_decay=1e-4`` of ``optax.adamw``.
 
     Raises:
-      SpecError: for an optimizer in place of what makes one, no rate or a negative one, or settings
-        that ``make`` does not take. An optimizer that needs more than gradients (``optax.lbfgs``)
-        is refused when a simulator is made, as is one that some client would not let take its
-        first step.
+      SpecError: for an optimizer in place of what makes one, no rate or a negative one, a schedule
+        that is no factor of a round, or settings that ``make`` does not take. An optimizer that
+        needs more than gradients (``optax.lbfgs``) is refused when a simulator is made, as is one
+        that some client would not let take its first step.
 
     Example:
       >>> local_solver(optax.sgd, learning_rate=0.1, momentum=0.9).learning_rate
@@ -75,10 +119,9 @@ def local_solver(
         name = getattr(make, "__name__", "make")
         raise SpecError(f"local_solver: {name} cannot be made so: {error}") from error
     check_optimizer("local_solver", made)
-    return LocalSolver(
-        optimizer=lambda rate=None: make(learning_rate if rate is None else rate, **settings),
-        learning_rate=learning_rate,
-    )
+    if settings:
+        make = functools.partial(make, **settings)
+    return LocalSolver(make, learning_rate).with_schedule(schedule)
 
 
 def is_optimizer(value: Any) -> bool:

@@ -56,14 +56,14 @@ def partial(
     """
     objective = objective_of(model, loss)
 
-    def train(key, own, shared, stats, batches):
+    def train(key, own, shared, stats, batches, optimizer):
         params, stats, metrics = solve(
             objective,
             tree.combine(own, shared),
             stats,
             batches,
             key,
-            optimizer=local.optimizer(None),
+            optimizer=optimizer,
         )
         return params, stats, metrics
 
@@ -188,8 +188,7 @@ def fedrep(
     check.positive_int(head_passes=head_passes)
     objective = objective_of(model, loss)
 
-    def train(key, own, shared, stats, batches):
-        optimizer = local.optimizer(None)
+    def train(key, own, shared, stats, batches, optimizer):
         head_key, body_key = jax.random.split(key)
 
         def head_pass(index, carry):
@@ -253,8 +252,9 @@ def _sharing(
     server_optimizer: optax.GradientTransformation | None,
     train: Callable[..., Any],
 ) -> FederatedAlgorithm:
-    """What is common: ``train`` is ``(key, own, shared, stats, batches) -> (params, stats,
-    metrics)``, the private and the shared params apart, None where a leaf is of the other kind."""
+    """What is common: ``train`` is ``(key, own, shared, stats, batches, optimizer) -> (params,
+    stats, metrics)``, the private and the shared params apart, None where a leaf is of the other
+    kind."""
     check_inputs(model, loss, local, sample=sample)
     mask = parts_of_model(model, sample, name="private", globs=private)
     server_optimizer = server_step(server_optimizer)
@@ -276,7 +276,10 @@ def _sharing(
     def client_update(key, received, client, batches, context):
         shared = received.fresh
         stats = tree.combine(client["stats"], shared["stats"])
-        params, stats, metrics = train(key, client["params"], shared["params"], stats, batches)
+        optimizer = local.optimizer(None, context.round)
+        params, stats, metrics = train(
+            key, client["params"], shared["params"], stats, batches, optimizer
+        )
         row, new = tree.split({"params": params, "stats": stats}, mask)
         moved = tree.subtract(shared["params"], new["params"])
         update = {"params": moved} if jax.tree.leaves(moved) else {}
@@ -310,7 +313,7 @@ def _sharing(
             tree.combine(client["stats"], shared["stats"]),
             batches,
             key,
-            optimizer=local.optimizer(None),
+            optimizer=local.unscheduled().optimizer(),
         )
         return {"params": own, "stats": own_of({**values_of(server), "stats": stats})["stats"]}
 
@@ -327,7 +330,7 @@ def _sharing(
         personalize=personalize,
         predict=predict,
         export=lambda server, client: tree.combine(client["params"], server.params),
-        local_optimizer=local.optimizer(None),
+        local_optimizer=local.unscheduled().optimizer(),
         global_model=False,
         loss=loss,
     )

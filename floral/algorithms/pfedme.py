@@ -67,6 +67,7 @@ def pfedme(
                 f"pfedme: {name} = {rate} times pull = {pull} must stay below 2, or the pull alone "
                 f"diverges; take a rate of at most {1 / pull:.3g}"
             )
+    local.optimizer()  # refuses a schedule: the bound above is of one rate
     average = fedavg(model, loss, local, server_optimizer=server_optimizer)
     objective_of_one = objective_of(model, loss)
 

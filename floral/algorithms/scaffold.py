@@ -61,8 +61,8 @@ def scaffold(
       server_optimizer: takes the mean update as a gradient; None is plain averaging.
 
     Raises:
-      SpecError: for a local optimizer that remembers something (momentum, Adam): then the way a
-        client went says nothing of its mean gradient.
+      SpecError: for a schedule, or a local optimizer that remembers something (momentum, Adam):
+        then the way a client went says nothing of its mean gradient.
 
     Source: Karimireddy et al., "SCAFFOLD: Stochastic Controlled Averaging for Federated Learning",
     2020, Algorithm 1, option II of its control variates.
@@ -71,7 +71,8 @@ def scaffold(
     check_inputs(model, loss, local)
     check.positive_int(total_examples=total_examples)
     check.positive(learning_rate=local.learning_rate)
-    if jax.tree.leaves(local.optimizer(None).init(jnp.zeros(()))):
+    # A schedule is refused here: the mean gradient is the way divided by the one rate.
+    if jax.tree.leaves(local.optimizer().init(jnp.zeros(()))):
         raise SpecError(
             "scaffold: the local optimizer has a state (momentum, moments); control variates are "
             "mean gradients of plain SGD: set local to sgd with momentum = 0"

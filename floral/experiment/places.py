@@ -133,7 +133,10 @@ def _algorithms():
 
 ALGORITHM = Area("algorithm", _algorithms)
 OPTIMIZER = Area(
-    "optimizer", _from("floral.algorithms.optimizers", "sgd", "adam", "yogi", "adagrad")
+    "optimizer", _from("floral.algorithms.optimizers", "sgd", "adam", "adamw", "yogi", "adagrad")
+)
+SCHEDULE = Area(
+    "schedule", _from("floral.algorithms.schedules", "cosine", "linear", "step", "linear_warm_up")
 )
 AUGMENT = Area("augment", _from("floral.data", "flip_crop"))
 LOCAL = Area(
@@ -162,6 +165,7 @@ _BY_TYPE: dict[str, Place] = {
     "Mixing": MIXING,
     "FederatedAlgorithm": ALGORITHM,
     "GradientTransformation": OPTIMIZER,
+    "Schedule": SCHEDULE,
     "Augment": AUGMENT,
     "LocalTraining": LOCAL,
     "GradientTransformationExtraArgs": TRANSFORM,

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 from floral import check
 from floral.adaptors import Adaptor, Rule
 from floral.algorithms import FederatedAlgorithm, LocalSolver
+from floral.algorithms.schedules import Schedule
 from floral.data import (
     Augment,
     Batching,
@@ -183,6 +184,7 @@ def local_training(
     steps: int | None = None,
     shuffle: bool = True,
     augment: Augment | None = None,
+    schedule: Schedule | None = None,
 ) -> LocalTraining:
     """Local training on a client's batches.
 
@@ -192,9 +194,10 @@ def local_training(
       steps: steps of every client in a round, instead of epochs.
       shuffle: a fresh order each epoch; otherwise the stored order.
       augment: what training changes of a batch's inputs at each step; nothing if null.
+      schedule: a factor of all local learning rates by round; 1 in every round if null.
     """
     batches = batching(batch_size=batch_size, epochs=epochs, steps=steps, shuffle=shuffle)
-    return LocalTraining(solver, batches, augment)
+    return LocalTraining(solver.with_schedule(schedule), batches, augment)
 
 
 def evaluation(

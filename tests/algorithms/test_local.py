@@ -80,7 +80,7 @@ def test_every_step_draws_from_a_key_of_its_own():
     assert both != pytest.approx(2 * first)
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam", "yogi", "adagrad"])
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "yogi", "adagrad"])
 def test_a_solver_takes_its_own_rate_unless_given_one(name, same):
     factory = getattr(optimizers, name)
     solver = algorithms.as_local(factory)(learning_rate=0.1)
@@ -105,6 +105,8 @@ def test_a_solver_takes_its_own_rate_unless_given_one(name, same):
         ("adam", {"learning_rate": 0.1, "b1": 1.0}),
         ("yogi", {"learning_rate": 0.1, "b2": 1}),
         ("sgd", {"learning_rate": 0.1, "momentum": 1.0}),
+        ("sgd", {"learning_rate": 0.1, "nesterov": True}),
+        ("adamw", {"learning_rate": 0.1, "weight_decay": -0.1}),
     ],
 )
 def test_settings_out_of_range_are_refused_when_the_solver_is_made(name, settings):

@@ -15,6 +15,7 @@ import pytest
 
 from floral import algorithms, data, mixtures, simulate
 from floral.algorithms import FederatedAlgorithm
+from floral.errors import SpecError
 from floral.messages import Context, Reduced
 from floral.mixtures import Mixing
 
@@ -71,6 +72,7 @@ ALGORITHMS = {
 }
 """By factory and setting two values; ``server_optimizer`` is asked of all but one."""
 SENDS_NOTHING = {"local_only"}
+RATE_IN_FORMULA = {"pfedme", "scaffold"}
 REQUIRED = {
     "fedbabu": {"head": (HEAD,)},
     "fedbn": {"norms": (HEAD,)},
@@ -232,6 +234,24 @@ def test_the_server_optimizer_of_every_algorithm_changes_its_program(build, prog
             of_classes=of_classes,
         )
         for optimizer in (None, optax.sgd(0.5))
+    )
+    assert one != other
+
+
+@pytest.mark.parametrize("name", sorted(ALGORITHMS))
+def test_a_schedule_of_rates_changes_the_program_of_every_algorithm_or_is_refused(
+    build, program, name
+):
+    of_classes = name == "knn_per"
+    local = algorithms.local_solver(optax.sgd, learning_rate=0.1)
+    half = local.with_schedule(optax.constant_schedule(0.5))
+    settings = REQUIRED.get(name, {}) | {"of_classes": of_classes}
+    if name in RATE_IN_FORMULA:
+        with pytest.raises(SpecError, match="schedule: this algorithm trains at one rate"):
+            build(name, local=half, **settings)
+        return
+    one, other = (
+        program(build(name, local=solver, **settings), of_classes) for solver in (local, half)
     )
     assert one != other
 
