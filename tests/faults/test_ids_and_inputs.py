@@ -5,6 +5,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import floral as fl
@@ -130,15 +131,23 @@ PARAMS = {
 }
 
 
+@pytest.fixture(scope="module")
+def one_layer(population):
+    model = fl.models.linear(2)
+    local = fl.algorithms.local_solver(optax.sgd, learning_rate=0.1)
+    algorithm = fl.algorithms.fedavg(model, fl.losses.squared_error, local)
+    return fl.simulate.make_simulator(algorithm, model, population, metrics={})
+
+
 @pytest.mark.parametrize(("params", "said"), PARAMS.values(), ids=PARAMS)
-def test_params_that_are_not_the_models_are_refused(params, said, sim):
+def test_params_that_are_not_the_models_are_refused(params, said, one_layer):
     with pytest.raises(SpecError, match=f"params.*{said}"):
-        sim.init(jax.random.key(0), params)
+        one_layer.init(jax.random.key(0), params)
 
 
-def test_params_in_a_frozen_dict_are_the_models(sim, same):
+def test_params_in_a_frozen_dict_are_the_models(one_layer, same):
     from flax.core import freeze
 
     key = jax.random.key(0)
-    same(sim.init(key, freeze(OWN)), sim.init(key, OWN))
-    assert fl.simulate.SimulationState is type(sim.init(key, OWN))
+    same(one_layer.init(key, freeze(OWN)), one_layer.init(key, OWN))
+    assert fl.simulate.SimulationState is type(one_layer.init(key, OWN))

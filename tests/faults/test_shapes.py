@@ -46,6 +46,7 @@ def simulator(model, data, loss, *, metrics=None, batch_size=7):
         data,
         metrics=metrics or {},
         batching=fl.data.batching(batch_size=batch_size),
+        execution=fl.simulate.execution(devices=1),
     )
 
 
@@ -238,6 +239,7 @@ def test_a_config_regresses_one_number_an_example(kind, tmp_path):
             "model": {"kind": kind},
             "algorithm": {"kind": "fedavg"},
             "local": {"kind": "sgd", "learning_rate": 0.05},
+            "execution": {"devices": 1},
         }
     )
     (one,) = methods(config).values()
