@@ -225,6 +225,7 @@ ROWS = [
     ("a method of no folder's name", run(compare={"../up": {}}), ConfigError, "compare.../up: a method's name must be usable as a folder's"),
     ("a start from nowhere", compared(start_from="floarl"), ConfigError, "compare.child: start_from: 'floarl' is neither a method that comes before 'child' (there is floral) nor a run folder; did you mean 'floral'?"),
     ("a start from other shapes", compared(algorithm={"num_adaptors": 3}, start_from="floral"), SpecError, "compare.child: start_from: bank: 'params/Dense_0/kernel/a' has shape (2, 1, 3), expected (3, 1, 3)"),
+    ("a start whose groups are numbered anew", compared(mixing={"kind": "discriminants", "size": 4}, start_from="floral"), ConfigError, "compare.child: start_from: discriminants would number the groups that they find otherwise than the bank is that the run starts from; set mixing to softmax or exponential_weights"),
     ("a start from another family", compared(algorithm={"kind": "fedavg"}, start_from="floral"), ConfigError, "compare.child: start_from: a FloralServer has no part that a FedAvgServer could start from"),
     # Data.
     ("a file that is not there", run(data=images("example.npz")), DataError, "no data file at 'example.npz'; did you mean 'examples.npz'?"),

@@ -44,7 +44,7 @@ def start_state(
       start: which of the starts that ``restarts`` may try.
 
     Raises:
-      ConfigError: if the source has none of them.
+      ConfigError: if the source has none of them, or if groups would be found anew for its bank.
       SpecError: if what it has is of other shapes.
     """
     key = start_key(jax.random.key(experiment.config["seed"]), start)
@@ -100,6 +100,12 @@ def _adopt(server: Any, source: Any) -> Any:
         raise ConfigError(
             f"start_from: a {type(source).__name__} has no part that a "
             f"{type(server).__name__} could start from"
+        )
+    grouping = getattr(getattr(server, "finding", None), "grouping", ())
+    if grouping != () and {"bank", "models"} & set(shared):
+        raise ConfigError(
+            "start_from: discriminants would number the groups that they find otherwise than the "
+            "bank is that the run starts from; set mixing to softmax or exponential_weights"
         )
     taken = {part: getattr(source, part) for part in shared}
     for part, values in taken.items():
