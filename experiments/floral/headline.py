@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from cells import Seeds
+from kept import keep, read_cells
 from provenance import made_by_run
-from results import keep, read_cells
 from table import spread
 
-from floral.experiment.record import read_json
+from floral.experiment.record import read_json, read_lines
 from floral.experiment.yaml_file import load, write_atomically
 from floral.text_table import markdown
 
@@ -32,10 +32,10 @@ __all__ = ["METHODS", "collect", "config_head", "readme_table"]
 HERE = Path(__file__).parent
 KEPT = HERE / "results/quickstart.json"
 CONFIG, README = (HERE.parents[1] / name for name in ("configs/quickstart.yaml", "README.md"))
-COMMAND = "floral run configs/quickstart.yaml seed=SEED"
 STATELESS = "stateless"
 METHODS = {
     "floral": "",
+    STATELESS: "clients keep nothing and find their mixture anew",
     "known_clusters": "an oracle tells each client its group",
     "gradient": "mixtures that follow their gradient, as the paper's",
     "fedavg": "one model for all",
@@ -54,7 +54,9 @@ def collect(folders: Iterable[Path]) -> dict[str, Seeds]:
             config, summary = load(place / "config.yaml"), read_json(place / "summary.json")
             stateless = config["algorithm"].get("stateful") is False
             name = STATELESS if stateless else place.name
-            command = COMMAND + " algorithm.stateful=false compare=null" * stateless
+            (told,) = (at for at in (place, place.parent) if (at / "commands.jsonl").is_file())
+            overrides = next(iter(read_lines(told / "commands.jsonl")))["overrides"]
+            command = " ".join(["floral run configs/quickstart.yaml", *overrides])
             cell = {**numbers(summary), "made": made_by_run(place, command)}
             methods.setdefault(name, {})[summary["seed"]] = cell
     return methods
@@ -79,7 +81,8 @@ def numbers(summary: Mapping[str, Any]) -> dict[str, Any]:
 def config_head(methods: Mapping[str, Seeds]) -> str:
     """The lines of the config's head, a method a line."""
     lines = [f"{'':16}{'trained clients':>17}{'unseen clients':>17}   clients in their true group"]
-    for name, seeds in methods.items():
+    for name in METHODS:
+        seeds = methods[name]
         columns = "".join(f"{per_cent(seeds, key):>17}" for key in ("accuracy", "unseen"))
         lines.append(f"{name:16}{columns}   {groups(name, seeds)}")
     return "\n".join(f"#   {line}".rstrip() for line in lines)
