@@ -1,9 +1,9 @@
-"""Broken sensors, missing features, lost updates, overflow: whom a quarter of clients harms.
+"""Broken sensors, missing features, lost updates, overflow: whom faulty clients harm.
 
     python experiments/floral/faults.py
 
-Digits on 40 clients in four groups that turn their images by quarter turns. A quarter of the
-clients, alike in all groups, is faulty in training and in test data:
+Digits on 40 clients in four groups that turn their images by quarter turns. Eight or twelve of the
+clients, as many of each group, are faulty in training and in test data:
 
 * *noise*: a broken sensor; its images are uniform noise, under the labels that they had.
 * *missing*: the lower half of every image is zero.
@@ -46,7 +46,7 @@ LARGE = 1e30
 
 
 def faulty(seed: int, fault: str) -> np.ndarray:
-    """[N] bool: a quarter of the clients, or the first of them; client k is of group k mod 4."""
+    """[N] bool: 8 or 12 clients, or the first of them; client k is of group k mod 4."""
     who = np.arange(CLIENTS) // 4 % 4 == seed % 4
     return who & (np.cumsum(who) == 1) if fault in ("overflow", "dropped") else who
 
