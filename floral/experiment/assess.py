@@ -50,9 +50,7 @@ def assess(
         if not tested.any():
             continue
         numbers[name] = {
-            metric: _summary(
-                values[tested], report["examples"][tested], largest_is_worst=metric == "loss"
-            )
+            metric: _summary_of(experiment, metric, values[tested], report["examples"][tested])
             for metric, values in report.items()
             if metric not in ("client", "examples")
         }
@@ -93,9 +91,25 @@ def _of_global_model(
         _fill(table, f"global_{metric}", np.searchsorted(table["client"], clients), values)
     tested = examples > 0
     return {
-        metric: _summary(values[tested], examples[tested], largest_is_worst=metric == "loss")
+        metric: _summary_of(experiment, metric, values[tested], examples[tested])
         for metric, values in report.items()
     }
+
+
+def _summary_of(
+    experiment: Experiment, metric: str, values: np.ndarray, examples: np.ndarray
+) -> dict[str, float]:
+    """``_summary`` of the clients that have a number, and ``clients``, how many, if not all have.
+
+    The loss and the accuracy are of all clients. Another metric may be undefined for some, as the
+    area under the ROC curve is where a client's examples are all of one class.
+    """
+    defined = np.full(len(values), True) if metric in ("loss", "accuracy") else ~np.isnan(values)
+    if not defined.any():
+        defined[:] = True
+    worst = metric in experiment.smaller_is_better
+    numbers = _summary(values[defined], examples[defined], largest_is_worst=worst)
+    return numbers if defined.all() else {**numbers, "clients": int(defined.sum())}
 
 
 def score(numbers: dict[str, Any]) -> float | None:

@@ -4,7 +4,6 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from floral import losses
 from floral.adaptors import AdaptedModel, Plan, adapted, make_plan
 from floral.adaptors.suggest import suggested_rules
 from floral.algorithms import FederatedAlgorithm
@@ -12,18 +11,22 @@ from floral.data import FederatedDataset
 from floral.display import as_html
 from floral.errors import ConfigError
 from floral.experiment import places
+from floral.experiment.measures import (
+    check_one_number,
+    loss_of,
+    metrics_of,
+    smaller_is_better,
+)
 from floral.experiment.places import SCHEMA
 from floral.experiment.processes import check_devices
 from floral.experiment.schema import Call
 from floral.experiment.signature import takes_wiring
 from floral.experiment.wiring import Checkpointing, Evaluation, LocalTraining, Restarts
-from floral.metrics import accuracy, from_per_example
 from floral.mixtures import Mixing, softmax
 from floral.models import Model, augmented
 from floral.simulate import Execution, Simulator, make_simulator, sample_batch
 from floral.simulate.fit import start_of_model
 from floral.simulate.probe import Timings, untimed
-from floral.typing import Loss
 
 __all__ = ["Experiment", "build", "build_dataset"]
 
@@ -43,6 +46,7 @@ class Experiment(NamedTuple):
       checkpointing: when the state is saved.
       rounds: how many rounds are trained.
       restarts: how many starts are tried before; None for one alone.
+      smaller_is_better: the metrics whose largest values are the worst.
     """
 
     config: Mapping[str, Any]
@@ -56,6 +60,7 @@ class Experiment(NamedTuple):
     checkpointing: Checkpointing
     rounds: int
     restarts: Restarts | None
+    smaller_is_better: frozenset[str] = frozenset({"loss"})
 
     def __repr__(self) -> str:
         kind = self.config["algorithm"]["kind"]
@@ -101,7 +106,7 @@ def build(
     check_devices()
     shared = like if like is not None and _shares_data(like.config, config) else None
     dataset = build_dataset(config) if shared is None else shared.dataset
-    loss = _loss(config["loss"], dataset)
+    loss = loss_of(config["loss"], dataset)
     local: LocalTraining = SCHEMA.construct(places.LOCAL, config["local"])
     model = _model(config, dataset)
     if local.augment is not None:
@@ -128,9 +133,7 @@ def build(
     }
     algorithm = _algorithm(config, wiring)
     evaluation: Evaluation = SCHEMA.construct(places.EVALUATE, config["evaluate"] or {})
-    metrics = {"loss": from_per_example(loss)}
-    if dataset.num_classes is not None:
-        metrics["accuracy"] = accuracy()
+    metrics = metrics_of(config, loss, dataset)
     execution: Execution = SCHEMA.construct(places.EXECUTION, config["execution"] or {})
     if chunk is not None:
         execution = execution._replace(walk="chunk", chunk=chunk, memory=None)
@@ -149,6 +152,7 @@ def build(
         donate=donate,
         timings=timings,
     )
+    check_one_number(metrics, model.apply, params, stats, batch)
     return Experiment(
         config=config,
         dataset=dataset,
@@ -161,20 +165,13 @@ def build(
         checkpointing=SCHEMA.construct(places.CHECKPOINT, config["checkpoint"] or {}),
         rounds=config["rounds"],
         restarts=_restarts(config, dataset),
+        smaller_is_better=smaller_is_better(config, evaluation.smaller_is_better),
     )
 
 
 def _shares_data(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether both are of the same data, in the same place."""
     return all(one[area] == other[area] for area in ("data", "execution"))
-
-
-def _loss(name: str, dataset: FederatedDataset) -> Loss:
-    if name == "auto":
-        name = "squared_error" if dataset.num_classes is None else "cross_entropy"
-    if name == "cross_entropy" and dataset.num_classes is None:
-        raise ConfigError("loss: cross_entropy needs classes, but the data's targets are numbers")
-    return getattr(losses, name)
 
 
 def _model(config: Mapping[str, Any], dataset: FederatedDataset) -> Model:

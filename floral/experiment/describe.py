@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from floral.experiment.annotations import show
-from floral.experiment.forms import Area, Form, Place, Section
+from floral.experiment.forms import Area, Form, Named, Place, Section
 from floral.experiment.schema import Schema
 
 __all__ = ["config_schema", "json_schema", "listing"]
@@ -61,16 +61,23 @@ def _place_schemas(schema: Schema, place: Place, waiting: list[Place]) -> Iterat
     if isinstance(place, Section):
         yield place.name, _form_schema(schema.form(place, None), waiting)
         return
+    if isinstance(place, Named):
+        names = {"enum": schema.kinds(place)}
+        own = {"type": "string", "pattern": _PATTERN, "description": _OWN_FUNCTION}
+        yield place.name, {"anyOf": [names, own]}
+        return
     choices: list[dict[str, Any]] = []
     for kind in schema.kinds(place):
         name = f"{place.name}.{kind}"
         yield name, _form_schema(schema.form(place, kind), waiting)
         choices.append({"$ref": f"#/$defs/{name}"})
-    own = {"kind": {"type": "string", "pattern": r"^[\w.]+:\w+$", "description": _OWN}}
+    own = {"kind": {"type": "string", "pattern": _PATTERN, "description": _OWN}}
     choices.append({"type": "object", "properties": own, "required": ["kind"]})
     yield place.name, {"oneOf": choices, "discriminator": {"propertyName": "kind"}}
 
 
+_PATTERN = r"^[\w.]+:\w+$"
+_OWN_FUNCTION = "A function of your own, as package.module:name."
 _OWN = "A factory of your own, as package.module:name."
 
 
@@ -87,7 +94,7 @@ def _linked(node: Any, waiting: list[Place]) -> Any:
         return node
     result = {}
     for key, value in node.items():
-        if key == "place" and isinstance(value, Area | Section):
+        if key == "place" and isinstance(value, Area | Named | Section):
             waiting.append(value)
             result["$ref"] = f"#/$defs/{value.name}"
         elif key == "properties":
@@ -100,7 +107,7 @@ def _linked(node: Any, waiting: list[Place]) -> Any:
 
 
 def _listing_lines(form: Form) -> Iterator[str]:
-    yield f"{form.title}  {form.summary}".rstrip()
+    yield f"{form.title}  {form.summary}".replace("``", "").rstrip()
     rows = [
         (
             name if parameter.required else f"{name} = {_default(parameter.default)}",

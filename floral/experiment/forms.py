@@ -16,7 +16,7 @@ from floral.errors import SpecError
 from floral.experiment.annotations import FieldType, field_type, problem, problems
 from floral.experiment.signature import Factory, Parameter, parameters, summary
 
-__all__ = ["UNSET", "Area", "Form", "Place", "Section", "imported", "make_form"]
+__all__ = ["UNSET", "Area", "Form", "Named", "Place", "Section", "imported", "make_form"]
 
 UNSET: Any = object()
 """Stands for a default that is a Python object: the factory fills it in by itself."""
@@ -32,11 +32,27 @@ class Area:
       extra: gives further callables whose keyword-only parameters share the mapping with every
         kind's own. Each takes what was made so far positionally and returns what it makes of it:
         ``def rule(adaptor, *, match: str) -> Rule``.
+      ready: gives the types whose values may stand in a module in place of a factory.
     """
 
     name: str
     load: Callable[[], Mapping[str, Factory]]
     extra: Callable[[], Sequence[Factory]] = tuple
+    ready: Callable[[], tuple[type, ...]] = tuple
+
+
+@dataclass(frozen=True, eq=False)
+class Named:
+    """A place in a config where one of several functions is chosen by its name alone, as text.
+
+    Attributes:
+      name: what it is called in a message, as ``loss``.
+      load: gives the functions by name; called when the place is first used. One's own is
+        ``package.module:name``.
+    """
+
+    name: str
+    load: Callable[[], Mapping[str, Factory]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +68,7 @@ class Section:
     load: Callable[[], Factory]
 
 
-Place: TypeAlias = Area | Section
+Place: TypeAlias = Area | Named | Section
 
 
 class Form(NamedTuple):
@@ -174,11 +190,16 @@ def make_form(
     )
 
 
-def imported(path: str) -> Factory:
+def imported(path: str, *place: str, ready: tuple[type, ...] = ()) -> Factory:
     """The user's own factory behind ``package.module:name``.
 
+    Args:
+      path: the module and the name.
+      place: what errors are filed under.
+      ready: types whose values are taken as they are: the factory returns the value.
+
     Raises:
-      ValidationError: filed under ``kind``, if there is none.
+      ValidationError: if there is none.
     """
     from floral.check import did_you_mean
 
@@ -186,12 +207,14 @@ def imported(path: str) -> Factory:
     try:
         module = importlib.import_module(module_name)
     except (ImportError, ValueError) as error:
-        raise problem(f"cannot import {module_name!r}: {error}", path, "kind") from error
+        raise problem(f"cannot import {module_name!r}: {error}", path, *place) from error
     factory = getattr(module, name, None)
+    if isinstance(factory, ready):
+        return lambda: factory
     if not callable(factory):
         found = "is not a function" if hasattr(module, name) else "does not exist"
         hint = did_you_mean(name, [known for known in vars(module) if known != name])
-        raise problem(f"{name!r} {found} in {module_name!r}{hint}", path, "kind")
+        raise problem(f"{name!r} {found} in {module_name!r}{hint}", path, *place)
     return cast(Factory, factory)
 
 

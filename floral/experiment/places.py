@@ -6,7 +6,7 @@ imported before an area is used.
 
 from importlib import import_module
 
-from floral.experiment.forms import Place
+from floral.experiment.forms import Named, Place
 from floral.experiment.schema import Area, Schema, Section
 
 __all__ = [
@@ -20,6 +20,8 @@ __all__ = [
     "EXECUTION",
     "EXPERIMENT",
     "LOCAL",
+    "LOSS",
+    "METRIC",
     "MIXING",
     "MODEL",
     "RESTARTS",
@@ -142,6 +144,29 @@ AUGMENT = Area("augment", _from("floral.data", "flip_crop"))
 LOCAL = Area(
     "local", _local, extra=lambda: (import_module("floral.experiment.wiring").local_training,)
 )
+
+
+def _losses():
+    module, wiring = (import_module(f"floral.{name}") for name in ("losses", "experiment.wiring"))
+    named = {name: getattr(module, name) for name in ("cross_entropy", "squared_error")}
+    return {"auto": wiring.auto_loss, **named}
+
+
+LOSS = Named("loss", _losses)
+METRIC = Area(
+    "metric",
+    _from(
+        "floral.metrics",
+        "accuracy",
+        "auc",
+        "balanced_accuracy",
+        "macro_f1",
+        "mae",
+        "rmse",
+        "top_k_accuracy",
+    ),
+    ready=lambda: (import_module("floral.metrics").Metric,),
+)
 TRANSFORM = Area("transform", _from("floral.uplink", "clip"))
 REDUCER = Area(
     "reducer",
@@ -168,6 +193,8 @@ _BY_TYPE: dict[str, Place] = {
     "Schedule": SCHEDULE,
     "Augment": AUGMENT,
     "LocalTraining": LOCAL,
+    "LossName": LOSS,
+    "Metric": METRIC,
     "GradientTransformationExtraArgs": TRANSFORM,
     "Reducer": REDUCER,
     "Uplink": UPLINK,
@@ -188,6 +215,7 @@ TOP_LEVEL = (
     "data",
     "model",
     "loss",
+    "metrics",
     "adaptors",
     "mixing",
     "algorithm",

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, ValidationError, WithJsonSchema
 
 from floral.errors import ConfigError, SpecError
 from floral.experiment.annotations import FieldType, problem, show
-from floral.experiment.forms import Area, Form, Place, Section, imported, make_form
+from floral.experiment.forms import Area, Form, Named, Place, Section, imported, make_form
 from floral.experiment.signature import Factory, takes_wiring
 
 __all__ = ["Area", "Call", "Schema", "Section"]
@@ -130,7 +130,8 @@ class Schema:
         if (place, kind) not in self._forms:
             factory = self._factories(place).get(kind)
             if factory is None and isinstance(kind, str) and ":" in kind:
-                factory = imported(kind)
+                ready = place.ready() if isinstance(place, Area) else ()
+                factory = imported(kind, "kind", ready=ready)
             if factory is None:
                 known = [name for name in self._factories(place) if name is not None]
                 raise problem(_unknown_kind(place, kind, known), kind, "kind")
@@ -141,19 +142,37 @@ class Schema:
             )
         return self._forms[place, kind]
 
+    def function(self, place: Named, name: Any) -> Factory:
+        """The function of a name; one's own by ``package.module:name``.
+
+        Raises:
+          ValidationError: if there is none.
+        """
+        known = self._factories(place)
+        if isinstance(name, str) and ":" in name:
+            return imported(name)
+        if name not in known:
+            raise problem(_unknown_kind(place, name, list(known)), name)
+        return known[name]
+
     def _factories(self, place: Place) -> Mapping[str | None, Factory]:
         if place not in self._loaded:
             self._loaded[place] = (
-                {**place.load()} if isinstance(place, Area) else {None: place.load()}
+                {None: place.load()} if isinstance(place, Section) else {**place.load()}
             )
         return self._loaded[place]
 
     def _nested_type(self, place: Place) -> FieldType:
         def parse(value: Any) -> _Filled:
+            if isinstance(place, Named):
+                self.function(place, value)
+                return value
             return value if isinstance(value, _Filled) else self._fill(place, value)
 
         # Looked up by its name when the JSON Schema is put together: areas may nest in a circle.
         kind = Annotated[Any, BeforeValidator(parse), WithJsonSchema({"place": place})]
+        if isinstance(place, Named):
+            return FieldType(kind, f"the name of a {place.name}", f"names of {place.name}", parse)
         return FieldType(kind, f"a mapping for the {place.name}", f"{place.name} mappings", parse)
 
     def _fill(self, place: Place, mapping: Any) -> _Filled:

@@ -4,7 +4,7 @@ The signature of ``experiment`` is the schema of a whole config.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NewType
 
 from floral import check
 from floral.adaptors import Adaptor, Rule
@@ -20,6 +20,7 @@ from floral.data import (
     batching,
     federate,
 )
+from floral.metrics import Metric
 from floral.mixtures import Mixing
 from floral.models import Model
 from floral.simulate import Execution, Personalization, Sampler, personalization
@@ -30,7 +31,9 @@ __all__ = [
     "Checkpointing",
     "Evaluation",
     "LocalTraining",
+    "LossName",
     "Restarts",
+    "auto_loss",
     "checkpointing",
     "evaluation",
     "experiment",
@@ -40,6 +43,9 @@ __all__ = [
     "restarts",
     "rule",
 ]
+
+
+LossName = NewType("LossName", str)
 
 
 class LocalTraining(NamedTuple):
@@ -60,6 +66,7 @@ class Evaluation(NamedTuple):
     diagnose_clients: int = 64
     diagnose_examples: int = 16
     global_model: bool = False
+    smaller_is_better: tuple[str, ...] = ()
 
 
 class Checkpointing(NamedTuple):
@@ -84,7 +91,8 @@ def experiment(
     algorithm: FederatedAlgorithm,
     local: LocalTraining,
     seed: Seed = 0,
-    loss: Literal["auto", "cross_entropy", "squared_error"] = "auto",
+    loss: LossName = LossName("auto"),
+    metrics: Mapping[str, Metric] | None = None,
     adaptors: Sequence[Rule] = (),
     mixing: Mixing | None = None,
     uplink: Uplink | None = None,
@@ -106,7 +114,12 @@ def experiment(
       algorithm: the federated method.
       local: how clients train in a round.
       seed: of everything random but the data, which may have a seed of their own.
-      loss: what training minimises; auto is cross_entropy where there are classes.
+      loss: what training minimises; auto is cross_entropy where there are classes. One's own is
+        package.module:name, a function of (outputs, batch) that gives one number an example.
+      metrics: what evaluations also report, by name, each with a kind; one's own is a Metric, or a
+        function of (outputs, batch) that gives one number an example. The loss, and the accuracy
+        where there are classes, are always there, and alone choose the best round. A summary is
+        over the clients for which a metric is defined.
       adaptors: which leaves of the model are adapted and how; the first match decides.
       mixing: how logits become mixtures; softmax by default.
       uplink: what happens to updates on their way to the server.
@@ -123,6 +136,10 @@ def experiment(
       only: which methods are run, by name: a list, or one text with commas; all if null.
     """
     return dict(locals())
+
+
+def auto_loss() -> None:
+    """The cross_entropy where there are classes, the squared_error where targets are numbers."""
 
 
 def population(
@@ -212,6 +229,7 @@ def evaluation(
     diagnose_clients: int = 64,
     diagnose_examples: int = 16,
     global_model: bool = False,
+    smaller_is_better: Sequence[str] = (),
 ) -> Evaluation:
     """When clients are evaluated, and what stateless and unseen ones do before.
 
@@ -232,6 +250,8 @@ def evaluation(
       global_model: also evaluate, on the test data of those that train (validation data where
         there are none), the one model that they would all have without a part of their own: the
         uniform mixture, or the server's model. It takes one more pass over these data.
+      smaller_is_better: which metrics are good where they are small, so that the worst clients are
+        those with the largest values; the loss, mae and rmse are always of these.
     """
     check.positive_int(every=every, batch_size=batch_size, diagnose_examples=diagnose_examples)
     check.non_negative(diagnose_clients=diagnose_clients)
@@ -248,7 +268,14 @@ def evaluation(
         examples=personalize_examples,
     )
     return Evaluation(
-        every, batch_size, before, clients, diagnose_clients, diagnose_examples, global_model
+        every,
+        batch_size,
+        before,
+        clients,
+        diagnose_clients,
+        diagnose_examples,
+        global_model,
+        tuple(smaller_is_better),
     )
 
 
