@@ -107,12 +107,11 @@ def other_data(folder):
 
 class Normed(nn.Module):
     @nn.compact
-    def __call__(self, x, mask):
-        x = nn.BatchNorm(use_running_average=False)(x, mask=mask[:, None])
-        return nn.Dense(2)(x)
+    def __call__(self, x, train=False):
+        return nn.Dense(2)(nn.BatchNorm(use_running_average=not train)(x))
 
 
-def batch_norm_without_mask():
+def batch_norm_alone():
     batch = {"x": jnp.zeros((2, 3)), "mask": jnp.ones(2, bool)}
     model = models.from_linen(nn.BatchNorm(use_running_average=False))
     model.init(jax.random.key(0), batch)
@@ -120,7 +119,7 @@ def batch_norm_without_mask():
 
 def ensemble_with_statistics():
     population = data.from_clients([{"train": {"x": np.ones((4, 3)), "y": np.ones((4, 2))}}])
-    model = models.from_linen(Normed(), mask=True)
+    model = models.from_linen(Normed(), train_argument="train")
     solver = algorithms.local_solver(optax.sgd, learning_rate=0.1)
     ensemble = algorithms.ensemble(
         model, losses.squared_error, solver, mixtures.softmax(), simulate.sample_batch(population)
@@ -170,9 +169,9 @@ ROWS = [
     ("a rule that matches nothing", run("adaptors.0.match=.*/Dens_0/kernel"), SpecError, "rule '.*/Dens_0/kernel' matched none of 2 parameters; did you mean '.*/Dense_0/kernel'?"),
     ("no regular expression", run("adaptors.0.match='(kernel'"), SpecError, "rule '(kernel' is no regular expression: .*"),
     ("convolutions on a matrix", run("adaptors.0.kind=conv", "adaptors.0.match=.*/kernel", "adaptors.0.rank=1"), SpecError, "conv separable does not fit 'params/Dense_0/kernel': .*"),
-    ("low rank on a vector", run("adaptors.0.match=.*/bias"), SpecError, "low_rank does not fit 'params/Dense_0/bias': low_rank needs a matrix, got shape (2,); additive() fits any shape"),
+    ("low rank on a vector", run("adaptors.0.match=.*/bias"), SpecError, "low_rank does not fit 'params/Dense_0/bias': low_rank needs a matrix, got shape (2,); additive() fits any shape; rules that fit these params: .*"),
     ("FLoRAL without adaptors", run(adaptors=[]), ConfigError, "adaptors: floral needs at least one; rules that fit this model: .*"),
-    ("batch norm without a mask", batch_norm_without_mask, SpecError, "BatchNorm keeps the statistics .*: give the module a 'mask' argument and pass from_linen(..., mask=True), or use GroupNorm or LayerNorm"),
+    ("batch norm that is not told that it trains", batch_norm_alone, SpecError, "from_linen: BatchNorm takes 'use_running_average', which nobody passes; give train_argument='use_running_average', or it trains as it predicts"),
     ("dropout of everything", run(model={"kind": "vgg", "dropout": 1.0}), ConfigError, "model: dropout must be below 1, got 1.0; 0.5 is usual"),
     ("an unknown norm", run(model={"kind": "mlp", "norm": "layer"}), ConfigError, "model.norm: expected 'none' or 'batch', got 'layer'"),
     ("images too small to pool", run(data=images(), model={"kind": "vgg"}), SpecError, "vgg: images of 6×6 pixels leave nothing after kernels of [3, 3, 3, 3, 3] .*; they must be 32×32 at least, or kernels and pools smaller"),

@@ -186,6 +186,11 @@ def _check_modes(
             + (f", from the stream {asked[1]!r}" if asked else "")
             + "; a prediction must not: let it draw in training alone and pass train_argument="
         ) from error
+    except errors.ModifyScopeVariableError as error:
+        raise SpecError(
+            f"from_linen: {name} moves its statistics in evaluation too; let it be told whether it "
+            "trains, as by nn.BatchNorm(use_running_average=not train), and pass train_argument="
+        ) from error
     training = seen(train=True)
     still = sorted(path for path, drops in training.drops.items() if not drops)
     if still:

@@ -27,7 +27,7 @@ def _some(*shape):
 def test_an_entry_without_evidence_keeps_value_moments_and_count_bit_for_bit(name, same):
     optimizer = OPTIMIZERS[name]
     stack = {"w": {"a": _some(3, 2)}}
-    states = init_stack(optimizer, stack)
+    states = init_stack(optimizer, stack, jax.random.key(0))
     update = {"w": {"a": _some(3, 2)}}
     stack, states = step_stack(optimizer, stack, states, update, jnp.ones(3))
     silent = {"w": {"a": update["w"]["a"].at[1].set(jnp.nan)}}
@@ -45,7 +45,7 @@ def test_an_adaptor_that_comes_back_steps_as_if_the_silent_rounds_had_not_been(n
     spoken, silent = jnp.array([1.0]), jnp.array([0.0])
 
     def run(weights):
-        values, states = start, init_stack(optimizer, start)
+        values, states = start, init_stack(optimizer, start, jax.random.key(0))
         for weight in weights:
             values, states = step_stack(optimizer, values, states, update, weight)
         return values, states

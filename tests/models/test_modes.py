@@ -52,6 +52,12 @@ class Normed(nn.Module):
         return nn.Dense(3)(nn.BatchNorm(use_running_average=not train)(nn.Dense(5)(x)))
 
 
+class AlwaysMoving(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.BatchNorm(use_running_average=False)(x)
+
+
 class OwnStatistic(nn.Module):
     @nn.compact
     def __call__(self, x, train=False):
@@ -212,6 +218,10 @@ REFUSED = {
     "noise in evaluation": (
         lambda: models.from_linen(Noisy(always=True), train_argument="train"),
         "Noisy draws random numbers in evaluation, from the stream 'noise'",
+    ),
+    "statistics that move in evaluation": (
+        lambda: models.from_linen(AlwaysMoving()),
+        "AlwaysMoving moves its statistics in evaluation too",
     ),
     "a statistic of one's own": (
         lambda: models.from_linen(OwnStatistic(), train_argument="train"),
