@@ -120,7 +120,7 @@ def discriminants(
         return now, _Once(state.tables, state.key)
 
     def tell(now, once, batches, *, count, round):
-        count = jnp.asarray(count, jnp.float32)
+        count = jnp.asarray(count, now.scale.dtype)  # float64 where JAX is asked for it
         nothing = _Told(no_survey(size), empty_cells(cells, now.scale.shape[0]))
 
         def surveyed():

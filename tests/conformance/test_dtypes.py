@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from floral import simulate
+from floral import mixtures, simulate
 from floral.models import Model
 
 WALKS = {
@@ -90,9 +90,28 @@ def test_with_64_bits_a_round_keeps_them_too(traced):
     assert _dtypes(after) == _dtypes(state)
 
 
+@pytest.mark.skipif(
+    not jax.config.jax_enable_x64, reason="asked with 64 bits in a process of its own"
+)
+@pytest.mark.parametrize(
+    "mixing",
+    [
+        mixtures.exponential_weights(balance=0.5, settle=9),
+        mixtures.responsibilities(),
+        mixtures.discriminants(size=8, survey_rounds=1, group_rounds=1, cells=8, starts=2),
+    ],
+    ids=["exponential weights", "responsibilities", "discriminants"],
+)
+def test_with_64_bits_a_round_keeps_those_of_every_mixing(build, simulator, mixing):
+    sim = simulator(build("floral", mixing=mixing), execution=simulate.execution(**WALKS["chunks"]))
+    state = jax.eval_shape(sim.init, jax.random.key(0))
+    after, _ = sim.lower(state).out_info
+    assert _dtypes(after) == _dtypes(state)
+
+
 def test_with_64_bits_every_algorithm_trains(request):
     """The tests above, in a process in which JAX has 64 bits."""
-    chosen = "test_with_64_bits_a_round_keeps_them_too"
+    chosen = "test_with_64_bits_a_round_keeps"
     options = ["-n", "0", "-p", "no:cacheprovider", "-k", chosen]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, __file__],
