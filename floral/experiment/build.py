@@ -21,7 +21,7 @@ from floral.experiment.places import SCHEMA
 from floral.experiment.processes import check_devices
 from floral.experiment.schema import Call
 from floral.experiment.signature import takes_wiring
-from floral.experiment.wiring import Checkpointing, Evaluation, LocalTraining, Restarts
+from floral.experiment.wiring import Checkpointing, Evaluation, LocalTraining, Restarts, Stopping
 from floral.mixtures import Mixing, softmax
 from floral.models import Model, augmented
 from floral.simulate import Execution, Simulator, make_simulator, sample_batch
@@ -46,6 +46,7 @@ class Experiment(NamedTuple):
       checkpointing: when the state is saved.
       rounds: how many rounds are trained.
       restarts: how many starts are tried before; None for one alone.
+      stopping: when the run ends before its last round; None for never.
       smaller_is_better: the metrics whose largest values are the worst.
     """
 
@@ -61,6 +62,7 @@ class Experiment(NamedTuple):
     rounds: int
     restarts: Restarts | None
     smaller_is_better: frozenset[str] = frozenset({"loss"})
+    stopping: Stopping | None = None
 
     def __repr__(self) -> str:
         kind = self.config["algorithm"]["kind"]
@@ -166,6 +168,7 @@ def build(
         rounds=config["rounds"],
         restarts=_restarts(config, dataset),
         smaller_is_better=smaller_is_better(config, evaluation.smaller_is_better),
+        stopping=_stopping(config, dataset),
     )
 
 
@@ -189,13 +192,24 @@ def _restarts(config: Mapping[str, Any], dataset: FederatedDataset) -> Restarts 
         raise ConfigError(
             f"restarts.rounds: expected at most the run's {config['rounds']}, got {asked.rounds}"
         )
+    _check_validation(dataset, "restarts: starts are chosen")
+    return asked
+
+
+def _stopping(config: Mapping[str, Any], dataset: FederatedDataset) -> Stopping | None:
+    if config["stop"] is None:
+        return None
+    _check_validation(dataset, "stop: a run is stopped")
+    return SCHEMA.construct(places.STOP, config["stop"])
+
+
+def _check_validation(dataset: FederatedDataset, decided: str) -> None:
     validation = dataset.splits.get("validation")
     if validation is None or not validation.sizes[dataset.seen].any():
         raise ConfigError(
-            "restarts: starts are chosen by validation examples, and clients that train have none: "
-            "set data.split.validation"
+            f"{decided} by validation examples, and clients that train have none: set "
+            "data.split.validation"
         )
-    return asked
 
 
 def _mixing(config: Mapping[str, Any]) -> Mixing:

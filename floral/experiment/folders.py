@@ -136,7 +136,10 @@ def method_folders(folder: Path, resolved: Mapping[str, Any]) -> dict[str, Path]
 
 def _finished(place: Path, rounds: int) -> bool:
     path = place / "summary.json"
-    return path.is_file() and record.read_json(path)["rounds"] == rounds
+    if not path.is_file():
+        return False
+    summary = record.read_json(path)
+    return summary["rounds"] == rounds or "stopped" in summary
 
 
 def _check_place(place: Path, config: Mapping[str, Any]) -> None:

@@ -14,7 +14,14 @@ from floral import check
 from floral.errors import ConfigError
 from floral.experiment.assess import score
 
-__all__ = ["CHOICES", "best_validated", "last_bin", "last_round", "mismatch_decay"]
+__all__ = [
+    "CHOICES",
+    "best_validated",
+    "last_bin",
+    "last_round",
+    "mismatch_decay",
+    "validation_scores",
+]
 
 _ROUNDING = 1e-6  # of shares that are made of float32 weights
 
@@ -51,6 +58,11 @@ def best_validated(lines: Lines) -> dict[str, Any]:
     if np.isnan(scores).all():
         raise ConfigError("best: no evaluated round has a finite validation loss; take 'last'")
     return dict(evaluations[int(np.nanargmax(scores))][1])
+
+
+def validation_scores(lines: Lines) -> list[float | None]:
+    """The score of every evaluation; None of one without validation data."""
+    return [score(_with_nan(line["evaluation"])) for line in lines if "evaluation" in line]
 
 
 def last_bin(lines: Lines, *, bins: int = 50) -> dict[str, Any]:

@@ -26,6 +26,7 @@ __all__ = [
     "MODEL",
     "RESTARTS",
     "SCHEMA",
+    "STOP",
     "TOP_LEVEL",
     "UPLINK",
 ]
@@ -178,6 +179,7 @@ EXECUTION = Section("execution", _one("floral.simulate", "execution"))
 EVALUATE = Section("evaluate", _one("floral.experiment.wiring", "evaluation"))
 CHECKPOINT = Section("checkpoint", _one("floral.experiment.wiring", "checkpointing"))
 RESTARTS = Section("restarts", _one("floral.experiment.wiring", "restarts"))
+STOP = Section("stop", _one("floral.experiment.wiring", "stop"))
 EXPERIMENT = Section("experiment", _one("floral.experiment.wiring", "experiment"))
 
 _BY_TYPE: dict[str, Place] = {
@@ -203,6 +205,7 @@ _BY_TYPE: dict[str, Place] = {
     "Evaluation": EVALUATE,
     "Checkpointing": CHECKPOINT,
     "Restarts": RESTARTS,
+    "Stopping": STOP,
 }
 
 AREAS = tuple(_BY_TYPE.values())
@@ -227,6 +230,7 @@ TOP_LEVEL = (
     "execution",
     "start_from",
     "restarts",
+    "stop",
     "compare",
     "only",
 )

@@ -15,12 +15,14 @@ from floral.experiment import checkpoint, record
 from floral.experiment.assess import assess, score
 from floral.experiment.build import Experiment
 from floral.experiment.clocks import Clocks
+from floral.experiment.early_stopping import has_stopped
 from floral.experiment.environment import (
     check_alike,
     check_config,
     check_data,
     describe_environment,
 )
+from floral.experiment.history import validation_scores
 from floral.experiment.processes import anyone, is_first, several, told
 from floral.experiment.restarts import chosen_start
 from floral.experiment.round_line import round_line
@@ -115,15 +117,17 @@ class _Loop:
         self.times: list[dict[str, Any]] = []
         self.clock = time.perf_counter()
         self.parts = Clocks()
+        recorded = told(lambda: record.read_lines(folder / "metrics.jsonl"))
+        self.scores = validation_scores(recorded)
         self.pace: float | None = None  # seconds of a round without compilation, once one was taken
 
     def run(self) -> dict[str, Any]:
         stopped = False
         try:
             with heeding_signals(speak=is_first()) as asked, self.parts.running():
-                while self.taken < self.experiment.rounds and not stopped:
+                while not self._ended() and not stopped:
                     self._block()
-                    stopped = anyone(asked()) and self.taken < self.experiment.rounds
+                    stopped = anyone(asked()) and not self._ended()
         except KeyboardInterrupt:
             if several():  # the others are elsewhere, and none can save alone
                 raise Interrupted(str(self.folder)) from None
@@ -145,15 +149,22 @@ class _Loop:
             self.evaluating(taken)
             with self.parts.of("evaluate"):
                 numbers, table = assess(self.experiment, self.state)
-                self.state = keep_best(self.state, told(lambda: score(numbers)))
+                self.scores.append(told(lambda: score(numbers)))
+                self.state = keep_best(self.state, self.scores[-1])
             new[-1]["evaluation"] = numbers
             record.write_clients(self.folder, taken, table)
         self._note(new)
         if self.tick is not None:
             for line in new:
                 self.tick(line["round"], line)
-        if self._due(taken, self._checkpoint_every):
+        if self._due(taken, self._checkpoint_every) or self._ended():
             self._save()
+
+    def _ended(self) -> bool:
+        """Whether no round is left, or the validation score has stopped the run."""
+        if self.taken >= self.experiment.rounds:
+            return True
+        return has_stopped(self.scores, self.experiment.stopping)
 
     def _rounds_at_once(self) -> int:
         """One while the pace is unknown, then about half a second's worth, so that progress is

@@ -10,6 +10,7 @@ import numpy as np
 from floral.experiment import record
 from floral.experiment.advice import advice_for, facts_of
 from floral.experiment.build import Experiment
+from floral.experiment.early_stopping import stopped_line
 from floral.experiment.restarts import tried
 from floral.simulate import SimulationState
 
@@ -26,16 +27,20 @@ def summarize(experiment: Experiment, folder: Path, state: SimulationState) -> d
     lines = record.read_lines(folder / "metrics.jsonl")
     times = record.read_lines(folder / "timing.jsonl")
     evaluations = {line["round"]: line["evaluation"] for line in lines if "evaluation" in line}
+    taken = int(state.round)
     best = int(state.best.round) if state.best else 0  # 0: no round has been best
     summary = {
-        "rounds": experiment.rounds,
+        "rounds": taken,
         "seed": experiment.config["seed"],
-        "last": evaluations[experiment.rounds],
+        "last": evaluations[taken],
         "best": {"round": best, **evaluations[best]} if best else None,
         "costs": experiment.simulator.costs._asdict(),
         "seconds": sum(line["seconds"] for line in times),
-        "timing": _timing(times, experiment.rounds),
+        "timing": _timing(times, taken),
     }
+    if experiment.stopping is not None and taken < experiment.rounds:
+        patience = experiment.stopping.patience
+        summary["stopped"] = {"round": taken, "of": experiment.rounds, "patience": patience}
     if (broken := first_non_finite(lines)) is not None:
         broken |= _evaluated_client(folder, broken)
         names = experiment.dataset.client_names
@@ -49,7 +54,8 @@ def summarize(experiment: Experiment, folder: Path, state: SimulationState) -> d
         summary["seconds"] += sum(restarts["seconds"])
     if "uplink" in lines[-1]:
         summary["uplink"] = lines[-1]["uplink"]
-    summary["advice"] = advice_for(facts_of(experiment), summary, lines)
+    stopped = [stopped_line(summary["stopped"])] if "stopped" in summary else []
+    summary["advice"] = stopped + advice_for(facts_of(experiment), summary, lines)
     record.write_json(folder / "summary.json", summary)
     return record.read_json(folder / "summary.json")
 

@@ -33,6 +33,7 @@ __all__ = [
     "LocalTraining",
     "LossName",
     "Restarts",
+    "Stopping",
     "auto_loss",
     "checkpointing",
     "evaluation",
@@ -42,6 +43,7 @@ __all__ = [
     "population",
     "restarts",
     "rule",
+    "stop",
 ]
 
 
@@ -76,6 +78,13 @@ class Checkpointing(NamedTuple):
     keep: int
 
 
+class Stopping(NamedTuple):
+    """After how many evaluations without a better validation score a run ends."""
+
+    patience: int
+    min_delta: float = 0.0
+
+
 class Restarts(NamedTuple):
     """How many starts are tried, and for how many rounds each."""
 
@@ -102,6 +111,7 @@ def experiment(
     execution: Execution | None = None,
     start_from: FileOrName | None = None,
     restarts: Restarts | None = None,
+    stop: Stopping | None = None,
     compare: Mapping[str, Any] | None = None,
     only: Sequence[str] | str | None = None,
 ) -> Mapping[str, Any]:
@@ -130,6 +140,8 @@ def experiment(
       start_from: the name of another run of the same comparison, or a run folder, whose last base
         and bank this run starts from.
       restarts: several starts are tried, and the one that validates best is trained from; one alone
+        if null.
+      stop: ends the run before its last round, once its validation score does not improve; never
         if null.
       compare: further methods by name, each with what it changes in this config; a method that is
         null is left out.
@@ -306,3 +318,19 @@ def restarts(*, rounds: int, starts: int = 3) -> Restarts:
     """
     check.positive_int(rounds=rounds, starts=starts)
     return Restarts(starts, rounds)
+
+
+def stop(*, patience: int, min_delta: float = 0.0) -> Stopping:
+    """Ends a run whose validation score, by which the best round is chosen, improves no more.
+
+    Validation examples must be there (``data.split.validation``). The last round is that after
+    which the run was stopped; the best is chosen as ever.
+
+    Args:
+      patience: so many evaluations in a row without improvement end the run.
+      min_delta: a score must exceed the best by more than this to be an improvement; in accuracy
+        as a share, or in the loss.
+    """
+    check.positive_int(patience=patience)
+    check.non_negative(min_delta=min_delta)
+    return Stopping(patience, min_delta)

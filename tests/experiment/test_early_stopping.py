@@ -1,0 +1,61 @@
+"""A run that ends once its validation score improves no more."""
+
+import json
+
+import pytest
+
+import floral
+from floral.errors import ConfigError
+from floral.experiment.early_stopping import has_stopped
+from floral.experiment.runs import Interrupted
+from floral.experiment.wiring import stop
+
+NAN = float("nan")
+STILL = {"kind": "sgd", "learning_rate": 0.0, "batch_size": 3}  # no round is better than the first
+EVERY = {"every": 1, "personalize_steps": 0, "diagnose_clients": 0}
+
+
+@pytest.mark.parametrize(
+    ("scores", "settings", "ends"),
+    [
+        ([], {"patience": 1}, False),
+        ([0.1], {"patience": 1}, False),
+        ([0.1, 0.1], {"patience": 1}, True),
+        ([0.1, 0.2, 0.15, 0.21], {"patience": 2}, False),
+        ([0.1, 0.2, 0.15, 0.2], {"patience": 2}, True),
+        ([0.1, 0.2, 0.3], {"patience": 2, "min_delta": 0.5}, True),
+        ([0.1, NAN, NAN], {"patience": 2}, True),
+        ([0.1, None, None], {"patience": 2}, False),
+    ],
+)
+def test_a_run_ends_after_patience_evaluations_without_an_improvement(scores, settings, ends):
+    assert has_stopped(scores, stop(**settings)) is ends
+
+
+def test_a_stopped_run_says_where_and_a_resumed_one_stops_at_the_same_round(
+    config, tmp_path, watcher
+):
+    stopping = config(local=STILL, evaluate=EVERY, stop={"patience": 2})
+    floral.run(stopping, out=tmp_path, name="whole")
+    with pytest.raises(Interrupted):
+        floral.run(stopping, out=tmp_path, name="cut", progress=watcher(stop_at=2))
+    floral.resume(tmp_path / "cut")
+    whole, cut = (
+        json.loads((tmp_path / name / "summary.json").read_text()) for name in ("whole", "cut")
+    )
+    assert whole["rounds"] == 3
+    assert whole["stopped"] == cut["stopped"] == {"round": 3, "of": 10, "patience": 2}
+    assert whole["last"] == cut["last"]
+    assert whole["best"]["round"] == 1
+    assert whole["advice"][0].startswith("stopped after round 3 of 10")
+    again = watcher()
+    floral.resume(tmp_path / "whole", progress=again)
+    assert again.begun == {}  # it is finished
+
+
+def test_a_run_without_validation_data_cannot_be_stopped_early(config, tmp_path):
+    source = config()["data"]["source"] | {"validation": 0}
+    blind = config(data={"source": source}, stop={"patience": 2})
+    with pytest.raises(ConfigError, match=r"stop: a run is stopped by validation examples"):
+        floral.run(blind, out=tmp_path, name="run")
+    assert not (tmp_path / "run").exists()
