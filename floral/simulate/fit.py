@@ -27,7 +27,8 @@ from floral.simulate.traced import (
     traced,
     with_rows,
 )
-from floral.typing import Batch, PyTree
+from floral.simulate.trainable import check_params, check_stats
+from floral.typing import Batch, Key, PyTree
 from floral.uplink import Reducer, Uplink
 
 __all__ = [
@@ -92,7 +93,15 @@ def start_of_model(model: Any, batch: Batch) -> tuple[PyTree, PyTree]:
       SpecError: unless it is a ``Model`` whose init gives ``(params, stats)``.
     """
     check_model(model)
-    made = struct_of("model.init", "(key, batch)", model.init, jax.random.key(0), batch)
+
+    def init(key: Key, batch: Batch) -> Any:
+        made = model.init(key, batch)
+        if isinstance(made, tuple) and len(made) == 2:
+            check_params(made[0])  # here, before JAX refuses what is no array, without its path
+            check_stats(made[1])
+        return made
+
+    made = struct_of("model.init", "(key, batch)", init, jax.random.key(0), batch)
     if not isinstance(made, tuple) or len(made) != 2:
         raise SpecError(
             "model.init must give a pair (params, stats), with () for no statistics, got "
