@@ -6,10 +6,11 @@
     python experiments/floral/rerun.py --only as_released/mnist_label_shift_5/floral/0
 
 A cell is one method with one seed, named ``section/task/method/seed``; ``--only`` takes the start
-of names. What ``results/`` already has of the same config is skipped, so the same command goes on
-where it was stopped. Cells come in the order of their worth (`PLAN`). All clients are evaluated
-once, after the last round, which changes no number; the grid, which chooses a method on the way, is
-evaluated as its config says.
+of names. What ``results/`` already has with what made it is skipped, so the same command goes on
+where it was stopped. ``--changed`` runs again what was made from a config of another digest, for
+which a new setting with a default is enough. Cells come in the order of their worth (`PLAN`). All
+clients are evaluated once, after the last round, which changes no number; the grid, which chooses a
+method on the way, is evaluated as its config says.
 """
 
 import argparse
@@ -33,7 +34,7 @@ from floral.experiment.config import methods, read
 from floral.experiment.history import CHOICES
 from floral.experiment.record import read_json, read_lines
 
-__all__ = ["PLAN", "Batch", "Cell", "cells_of", "missing"]
+__all__ = ["PLAN", "Batch", "Cell", "cells_of", "changed", "missing"]
 
 HERE = Path(__file__).parent
 CONFIGS = HERE.parents[1] / "configs/floral"
@@ -175,9 +176,15 @@ def cells_of(batch: Batch) -> Iterator[Cell]:
 
 
 def missing(kept: Cells, cell: Cell) -> bool:
-    """Whether a section lacks a cell, or has one of another config or of unknown origin."""
+    """Whether a section lacks a cell, or has one of unknown origin."""
     found = kept.get(cell.task, {}).get(cell.method, {}).get(cell.seed)
-    return found is None or not traceable(found) or found["made"]["config"] != digest(cell.config)
+    return found is None or not traceable(found)
+
+
+def changed(kept: Cells, cell: Cell) -> bool:
+    """Whether a section has a cell from a config of another digest."""
+    found = kept.get(cell.task, {}).get(cell.method, {}).get(cell.seed)
+    return found is not None and found.get("made", {}).get("config") != digest(cell.config)
 
 
 def run(cell: Cell) -> dict[str, Any]:
@@ -206,6 +213,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", default="", help="how the names of cells begin")
     parser.add_argument("--hours", type=float, help="begin no cell after so many")
+    parser.add_argument("--changed", action="store_true", help="also what has another config now")
     parser.add_argument("--list", action="store_true", help="only name what is to be run")
     given = parser.parse_args()
     began, done = time.monotonic(), set[str]()
@@ -215,7 +223,8 @@ def main() -> None:
             if not cell.name.startswith(given.only) or cell.name in done:
                 continue
             done.add(cell.name)
-            if not missing(read_cells(path), cell):
+            kept = read_cells(path)
+            if not (missing(kept, cell) or (given.changed and changed(kept, cell))):
                 continue
             if given.list:
                 print(cell.name)

@@ -33,14 +33,24 @@ def test_a_name_stands_for_one_config(rerun):
     assert len(places) == len(found)
 
 
-def test_what_is_kept_of_the_same_config_is_not_run_again(rerun, kept):
+def test_what_is_kept_with_what_made_it_is_not_run_again(rerun, kept):
     cell, run = kept
     assert rerun.missing({}, cell)
-    assert not rerun.missing({cell.task: {cell.method: {cell.seed: run}}}, cell)
+    section = {cell.task: {cell.method: {cell.seed: run}}}
+    assert not rerun.missing(section, cell)
+    assert not rerun.changed(section, cell)
 
 
-@pytest.mark.parametrize("change", [{"config": "another"}, {"commit": None}, {"versions": {}}])
-def test_what_is_kept_of_another_config_or_of_unknown_origin_is_run_again(change, rerun, kept):
+def test_what_is_kept_of_another_config_is_run_again_if_asked(rerun, kept):
+    cell, run = kept
+    other = {**run, "made": {**run["made"], "config": "another"}}
+    section = {cell.task: {cell.method: {cell.seed: other}}}
+    assert not rerun.missing(section, cell)
+    assert rerun.changed(section, cell)
+
+
+@pytest.mark.parametrize("change", [{"commit": None}, {"versions": {}}, {"config": ""}])
+def test_what_is_kept_of_unknown_origin_is_run_again(change, rerun, kept):
     cell, run = kept
     other = {**run, "made": {**run["made"], **change}}
     assert rerun.missing({cell.task: {cell.method: {cell.seed: other}}}, cell)
