@@ -43,6 +43,13 @@ def test_every_adaptor_draws_its_own_factor_and_a_larger_bank_begins_with_the_sm
     equal(permute(large, [0, 1]), small)
 
 
+def test_leaves_of_one_shape_draw_factors_of_their_own():
+    base = {"one": jnp.zeros((4, 3)), "other": jnp.zeros((4, 3))}
+    plan = make_plan([Rule(".*", low_rank(rank=2))], base)
+    bank = init_bank(jax.random.key(0), plan, 2).trained
+    assert not np.allclose(bank["one"]["a"], bank["other"]["a"])
+
+
 def test_offsets_that_start_at_random_differ_by_adaptor_and_stay_within_their_bound():
     plan = make_plan([Rule(".*/bias", additive(bound=0.5)), Rule(".*", None)], BASE)
     offsets = init_bank(jax.random.key(0), plan, 200).trained["layer/bias"]["offset"]
