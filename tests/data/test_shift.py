@@ -70,6 +70,21 @@ def test_cluster_zero_keeps_the_data_as_stored_and_others_do_not(images, name):
     assert images.fingerprint == before
 
 
+@pytest.mark.parametrize("name", SHIFTS)
+def test_every_cluster_is_shifted_in_its_own_way_and_its_clients_alike(name):
+    image = rng().random((1, 5, 5, 1))
+    alike = data.from_clients([{"train": {"x": image, "y": [1]}}] * 6, num_classes=4)
+    shifted = SHIFTS[name](alike, rng())
+    shown = [
+        np.concatenate([values.ravel() for values in shifted.client(k)["train"].values()])
+        for k in range(6)
+    ]
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert not np.allclose(shown[one], shown[other])
+    if name != "noise":  # which every client draws for itself
+        np.testing.assert_array_equal(shown[1], shown[4])
+
+
 def test_no_shift_is_no_change(images):
     assert data.none()(images, rng()).fingerprint == images.fingerprint
 
