@@ -74,3 +74,10 @@ def test_what_is_no_image_is_refused():
         data.flip_crop()(KEY, {"x": jnp.zeros((4, 7))})
     with pytest.raises(SpecError, match="padding must not be negative, got -1"):
         data.flip_crop(padding=-1)
+
+
+def test_rows_and_columns_are_cropped_independently_of_each_other():
+    image = np.arange(1.0, 10.0, dtype=np.float32).reshape(1, 3, 3, 1)
+    batch = {"x": jnp.tile(image, (400, 1, 1, 1)), "y": jnp.zeros(400, jnp.int32)}
+    crops = data.flip_crop(flip=False, padding=1)(jax.random.key(0), batch)["x"]
+    assert len(np.unique(np.asarray(crops).reshape(400, -1), axis=0)) == 9
