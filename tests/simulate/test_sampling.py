@@ -62,3 +62,17 @@ def test_scheduled_cohorts_are_taken_in_turn(build, simulator):
 def test_a_schedule_that_makes_no_sense_is_refused(cohorts, message, build, simulator):
     with pytest.raises(SpecError, match=message):
         simulator(build("fedavg"), cohort=simulate.scheduled(cohorts))
+
+
+def test_a_fraction_is_rounded_to_the_nearest_number_of_clients():
+    assert simulate.fixed(fraction=0.19).capacity(10) == 2
+    assert simulate.fixed(fraction=0.11).capacity(10) == 1
+    assert simulate.fixed(fraction=0.01).capacity(10) == 1
+
+
+def test_a_schedule_begins_again_when_it_ends():
+    replayed = simulate.scheduled([[3], [0], [2]])
+    drawn = [
+        int(replayed.sample(jax.random.key(0), jnp.int32(t), jnp.arange(4))[0][0]) for t in range(7)
+    ]
+    assert drawn == [3, 0, 2, 3, 0, 2, 3]
