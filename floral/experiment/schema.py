@@ -151,7 +151,7 @@ class Schema:
         known = self._factories(place)
         if isinstance(name, str) and ":" in name:
             return imported(name)
-        if name not in known:
+        if not isinstance(name, str) or name not in known:
             raise problem(_unknown_kind(place, name, list(known)), name)
         return known[name]
 
