@@ -17,8 +17,11 @@ from floral.errors import SpecError
 from floral.tree import paths
 
 __all__ = [
+    "array",
+    "brief",
     "described",
     "did_you_mean",
+    "globs",
     "in_range",
     "instance_of",
     "nearest",
@@ -28,6 +31,7 @@ __all__ = [
     "positive",
     "positive_int",
     "same_structure",
+    "seed",
     "shown",
     "takes_two",
 ]
@@ -38,13 +42,13 @@ _LARGEST = 2**31 - 1  # of whole numbers in 32 bits, as compiled functions count
 
 def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise SpecError(f"{name} must be a number, got {value!r}")
+        raise SpecError(f"{name} must be a number, got {brief(value)}")
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
-        raise SpecError(f"{name} must be finite, got {value!r:.40}")
+        raise SpecError(f"{name} must be finite, got {brief(value)}")
     return number
 
 
@@ -52,41 +56,92 @@ def positive(**named: Any) -> None:
     """Raises SpecError unless every value is a finite number above zero."""
     for name, value in named.items():
         if _number(name, value) <= 0:
-            raise SpecError(f"{name} must be positive, got {value!r}")
+            raise SpecError(f"{name} must be positive, got {brief(value)}")
 
 
 def non_negative(**named: Any) -> None:
     """Raises SpecError unless every value is a finite number of at least zero."""
     for name, value in named.items():
         if _number(name, value) < 0:
-            raise SpecError(f"{name} must not be negative, got {value!r}")
+            raise SpecError(f"{name} must not be negative, got {brief(value)}")
 
 
 def positive_int(**named: Any) -> None:
     """Raises SpecError unless every value is a whole number of at least one, in 32 bits."""
     for name, value in named.items():
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise SpecError(f"{name} must be a whole number of at least 1, got {value!r}")
+            raise SpecError(f"{name} must be a whole number of at least 1, got {brief(value)}")
         if value > _LARGEST:
-            raise SpecError(f"{name} must be at most {_LARGEST}, got {value!r}")
+            raise SpecError(f"{name} must be at most {_LARGEST}, got {brief(value)}")
+
+
+def seed(**named: Any) -> None:
+    """Raises SpecError unless every value is a whole number of at least zero, of any size."""
+    for name, value in named.items():
+        non_negative(**{name: value})
+        if not isinstance(value, (int, np.integer)):
+            raise SpecError(f"{name} must be a whole number, got {brief(value)}")
 
 
 def in_range(low: float, high: float, **named: Any) -> None:
     """Raises SpecError unless ``low <= value <= high`` for every value."""
     for name, value in named.items():
         if not low <= _number(name, value) <= high:
-            raise SpecError(f"{name} must lie between {low} and {high}, got {value!r}")
+            raise SpecError(f"{name} must lie between {low} and {high}, got {brief(value)}")
 
 
 def one_of(options: Iterable[Any], **named: Any) -> None:
     """Raises SpecError unless every value is one of the options; names the nearest one."""
     options = list(options)
     for name, value in named.items():
-        if value not in options:
+        if isinstance(value, np.ndarray | jax.Array) or value not in options:
             known = ", ".join(map(str, options))
             raise SpecError(
-                f"{name} must be one of {known}; got {value!r}{did_you_mean(value, options)}"
+                f"{name} must be one of {known}; got {brief(value)}{did_you_mean(value, options)}"
             )
+
+
+def array(values: Any, *, what: str, axes: int, whole: bool = False) -> np.ndarray:
+    """The values as a NumPy array of numbers; SpecError unless they are one, and not empty.
+
+    Args:
+      values: an array, or lists of numbers.
+      what: names them in the message.
+      axes: how many axes there must be.
+      whole: whether the numbers must be integers.
+
+    Example:
+      >>> array([1, "a"], what="weights", axes=1)
+      Traceback (most recent call last):
+      floral.errors.SpecError: weights must be an array of numbers with 1 axis, got list [1, 'a']
+    """
+    try:
+        found = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError):
+        found = np.empty((), object)
+    if found.dtype.kind == "V" and jax.numpy.issubdtype(found.dtype, jax.numpy.floating):
+        found = found.astype(np.float32)  # NumPy does not count with bfloat16
+    if found.ndim != axes or not found.size or found.dtype.kind not in ("iu" if whole else "biuf"):
+        kind = "whole numbers" if whole else "numbers"
+        many = "axis" if axes == 1 else "axes"
+        raise SpecError(
+            f"{what} must be an array of {kind} with {axes} {many}, got "
+            f"{described(found if found.dtype.kind in 'biufc' else values)}"
+        )
+    return found
+
+
+def globs(**named: Any) -> None:
+    """Raises SpecError unless every value is a list of path globs, which are text."""
+    for name, value in named.items():
+        if isinstance(value, str) or not isinstance(value, Iterable):
+            example = value if isinstance(value, str) else "**/Dense_1"
+            raise SpecError(
+                f"{name} must be a list of path globs, as [{example!r:.80}], got {described(value)}"
+            )
+        for glob in value:
+            if not isinstance(glob, str):
+                raise SpecError(f"{name}: a path glob must be text, got {described(glob)}")
 
 
 def instance_of(kind: type, made_by: str, **named: Any) -> None:
@@ -172,6 +227,17 @@ def nearest(given: Any, options: Iterable[Any], *, cutoff: float = 0.6) -> str |
     return lowered[found[0]] if found else None
 
 
+def brief(value: Any) -> str:
+    """A value as Python writes it, on one line of at most 80 characters.
+
+    Example:
+      >>> brief("a"), brief(np.zeros((2, 1)))
+      ("'a'", 'array([[0.], [0.]])')
+    """
+    text = " ".join(repr(value)[:400].split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def described(value: Any) -> str:
     """A few words for a value in a message: a function by its name, an array by its shape.
 
@@ -204,7 +270,11 @@ def same_structure(expected: Any, given: Any, *, what: str) -> None:
       given: the tree to compare.
       what: names the given tree in the message.
     """
-    wanted, found = paths(expected), paths(given)
+    wanted = paths(expected)
+    try:
+        found = paths(given)
+    except ValueError:  # JAX sorts the keys of a mapping
+        raise SpecError(f"{what} has a mapping whose keys are not all text") from None
     for path in wanted.keys() - found.keys():
         raise SpecError(f"{what} lacks {path!r}{did_you_mean(path, found)}")
     for path in found.keys() - wanted.keys():

@@ -178,7 +178,9 @@ def _mixture_columns(mixture: Any) -> dict[str, np.ndarray]:
 def _clusters(table: dict[str, np.ndarray]) -> np.ndarray | None:
     """The true cluster of every client; None unless all are known."""
     clusters = table.get("cluster")
-    return None if clusters is None or (clusters < 0).any() else clusters
+    if clusters is None or clusters.dtype.kind not in "iu" or (clusters < 0).any():
+        return None
+    return clusters
 
 
 def _training_numbers(

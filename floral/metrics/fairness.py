@@ -20,7 +20,8 @@ def worst_share(values: np.ndarray, *, share: float = 0.1, largest: bool = False
       0.5
     """
     check.in_range(0.0, 1.0, share=share)
-    ordered = np.sort(np.asarray(values, float))
+    check.one_of((True, False), largest=largest)
+    ordered = np.sort(_numbers(values))
     if largest:
         ordered = ordered[::-1]
     return float(ordered[: max(1, int(len(ordered) * share))].mean())
@@ -33,7 +34,7 @@ def gini(values: np.ndarray) -> float:
       >>> gini(np.array([1.0, 1.0, 1.0]))
       0.0
     """
-    ordered = np.sort(np.asarray(values, float))
+    ordered = np.sort(_numbers(values))
     total, count = ordered.sum(), len(ordered)
     if total == 0:
         return 0.0
@@ -43,6 +44,10 @@ def gini(values: np.ndarray) -> float:
 
 def jain(values: np.ndarray) -> float:
     """Jain's fairness index ``(Σ v)² / (N Σ v²)``: 1 if all are equal, 1/N if one has all."""
-    values = np.asarray(values, float)
+    values = _numbers(values)
     squares = np.square(values).sum()
     return 1.0 if squares == 0 else float(values.sum() ** 2 / (len(values) * squares))
+
+
+def _numbers(values: np.ndarray) -> np.ndarray:
+    return check.array(values, what="values", axes=1).astype(float)

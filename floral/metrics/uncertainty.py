@@ -6,7 +6,7 @@ and are compared pair by pair.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -116,13 +116,18 @@ def between_seeds(
       >>> f"{found.mean:.3f} ± {found.sd:.3f}, p = {found.p:.3f}"
       '0.133 ± 0.058, p = 0.057'
     """
+    for name, given in (("one", one), ("other", other)):
+        if not isinstance(given, Mapping):
+            raise SpecError(
+                f"{name} must be a mapping from seeds to numbers, got {check.described(given)}"
+            )
+    seeds, others = sorted(one, key=_in_order), sorted(other, key=_in_order)
     if one.keys() != other.keys():
-        alone = sorted(one.keys() ^ other.keys())
+        alone = sorted(one.keys() ^ other.keys(), key=_in_order)
         raise SpecError(
-            f"one and other must be of the same seeds to be paired, got {sorted(one)} and "
-            f"{sorted(other)}; leave out {', '.join(map(str, alone))}"
+            f"one and other must be of the same seeds to be paired, got {check.brief(seeds)} and "
+            f"{check.brief(others)}; leave out {check.brief(alone)[1:-1]}"
         )
-    seeds = sorted(one)
     differences = _numbers("one", [one[s] for s in seeds]) - _numbers(
         "other", [other[s] for s in seeds]
     )
@@ -154,8 +159,15 @@ def welch(
     """
     _check_confidence(confidence)
     variances, freedom = [], []
-    for name, (mean, sd, count) in (("one", one), ("other", other)):
+    for name, given in (("one", one), ("other", other)):
+        if not isinstance(given, Sequence) or len(given) != 3:
+            raise SpecError(
+                f"{name} must be a mean, a standard deviation and the number of seeds, got "
+                f"{check.described(given)}"
+            )
+        mean, sd, count = given
         check.non_negative(**{f"{name}'s standard deviation": sd})
+        check.positive_int(**{f"{name}'s number of seeds": count})
         _numbers(name, [mean])
         if count < 2:
             raise SpecError(f"{name} must be of at least 2 seeds to be compared, got {count}")
@@ -201,6 +213,7 @@ def over_clients(
       0.75
     """
     _check_confidence(confidence)
+    check.seed(seed=seed)
     check.positive_int(resamples=resamples)
     if resamples < 2:
         raise SpecError("resamples must be at least 2, and better some thousands, got 1")
@@ -273,10 +286,15 @@ def _resampled(
 
 
 def _numbers(name: str, values: Sequence[float] | np.ndarray) -> np.ndarray:
-    numbers = np.asarray(values, float)
-    if numbers.ndim != 1 or not np.isfinite(numbers).all():
-        raise SpecError(f"{name} must be a list of finite numbers, got {values!r}")
+    numbers = check.array(values, what=name, axes=1).astype(float)
+    if not np.isfinite(numbers).all():
+        raise SpecError(f"{name} must be a list of finite numbers, got {check.brief(values)}")
     return numbers
+
+
+def _in_order(seed: Any) -> tuple[str, Any]:
+    """Sorts seeds of several types, each type by itself."""
+    return (type(seed).__name__, seed if isinstance(seed, int | float | str) else str(seed))
 
 
 def _check_confidence(confidence: float) -> None:

@@ -8,8 +8,10 @@ Adaptors", section 4.
 
 import numpy as np
 
+from floral import check
+from floral.errors import SpecError
 from floral.messages import evidence
-from floral.mixtures.agreement import matching
+from floral.mixtures.agreement import clusters_of, mixtures_of, stands_for
 
 __all__ = ["aggregation_mismatch", "aggregation_weights", "effective_clients"]
 
@@ -28,7 +30,13 @@ def aggregation_weights(weights: np.ndarray, sizes: np.ndarray) -> np.ndarray:
       >>> aggregation_weights(np.array([[1, 0], [0.5, 0]]), np.array([3, 2])).tolist()
       [[0.75, 0.0], [0.25, 0.0]]
     """
-    counts = np.asarray(weights, float) * np.asarray(sizes, float)[:, None]
+    weights = mixtures_of(weights).astype(float)
+    examples = check.array(sizes, what="sizes", axes=1).astype(float)
+    if len(examples) != len(weights):
+        raise SpecError(
+            f"sizes must be one for each of {len(weights)} clients, got {len(examples)}"
+        )
+    counts = weights * examples[:, None]
     totals = counts.sum(axis=0)
     used = np.asarray(evidence(totals))  # an adaptor without is not averaged
     return np.where(used, counts / np.where(used, totals, 1.0), 0.0)
@@ -80,8 +88,10 @@ def aggregation_mismatch(
       >>> aggregation_mismatch(np.full((4, 2), 0.5), np.ones(4), np.array([0, 0, 1, 1]))
       1.0
     """
-    cluster_of = matching(weights, clusters) if cluster_of is None else cluster_of
-    right = np.asarray(clusters)[:, None] == cluster_of[None]
+    weights = mixtures_of(weights)
+    clusters = clusters_of(clusters, len(weights))
+    cluster_of = stands_for(weights, clusters, cluster_of)
+    right = clusters[:, None] == cluster_of[None]
     learnt, true = aggregation_weights(weights, sizes), aggregation_weights(right, sizes)
     counted = (learnt.sum(axis=0) > 0) & (true.sum(axis=0) > 0)
     if not counted.any():

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from floral import check
+from floral.errors import SpecError
 from floral.typing import Array
 
 __all__ = [
@@ -14,6 +16,8 @@ __all__ = [
     "matching",
     "sharpness",
 ]
+
+_MOST_CLUSTERS = 2**20
 
 
 def entropy(weights: Array | np.ndarray) -> Array:
@@ -28,7 +32,8 @@ def sharpness(weights: np.ndarray, *, above: float = 0.8) -> float:
       weights: [N, C] mixtures.
       above: what "nearly all" is.
     """
-    return float(np.mean(np.max(np.asarray(weights), axis=1) > above))
+    check.in_range(0.0, 1.0, above=above)
+    return float(np.mean(np.max(mixtures_of(weights), axis=1) > above))
 
 
 def effective_adaptors(weights: np.ndarray) -> float:
@@ -41,7 +46,7 @@ def effective_adaptors(weights: np.ndarray) -> float:
       >>> round(effective_adaptors(np.eye(4)[[0, 1, 0, 1]]), 6)
       2.0
     """
-    return float(np.exp(entropy(np.mean(np.asarray(weights, float), axis=0))))
+    return float(np.exp(entropy(np.mean(mixtures_of(weights).astype(float), axis=0))))
 
 
 def cluster_scores(weights: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
@@ -61,7 +66,8 @@ def cluster_scores(weights: np.ndarray, clusters: np.ndarray) -> dict[str, float
     """
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-    chosen = np.argmax(np.asarray(weights), axis=1)
+    chosen = np.argmax(mixtures_of(weights), axis=1)
+    clusters = clusters_of(clusters, len(chosen))
     return {
         "ari": float(adjusted_rand_score(clusters, chosen)),
         "nmi": float(normalized_mutual_info_score(clusters, chosen)),
@@ -81,8 +87,10 @@ def matching(weights: np.ndarray, clusters: np.ndarray) -> np.ndarray:
     """
     from scipy.optimize import linear_sum_assignment  # takes longer to import than JAX's own core
 
-    chosen = np.argmax(np.asarray(weights), axis=1)
-    counts = np.zeros((np.shape(weights)[1], int(np.max(clusters)) + 1), int)
+    weights = mixtures_of(weights)
+    chosen = np.argmax(weights, axis=1)
+    clusters = clusters_of(clusters, len(chosen))
+    counts = np.zeros((weights.shape[1], int(np.max(clusters)) + 1), int)
     np.add.at(counts, (chosen, clusters), 1)
     rows, columns = linear_sum_assignment(-counts)
     cluster_of = np.full(counts.shape[0], -1)
@@ -105,5 +113,40 @@ def agreement(
       >>> agreement(np.eye(2)[[1, 1, 0, 0]], np.array([0, 0, 1, 1]))
       1.0
     """
-    cluster_of = matching(weights, clusters) if cluster_of is None else cluster_of
-    return float(np.mean(cluster_of[np.argmax(np.asarray(weights), axis=1)] == clusters))
+    weights = mixtures_of(weights)
+    clusters = clusters_of(clusters, len(weights))
+    cluster_of = stands_for(weights, clusters, cluster_of)
+    return float(np.mean(cluster_of[np.argmax(weights, axis=1)] == clusters))
+
+
+def mixtures_of(weights: np.ndarray) -> np.ndarray:
+    """Mixtures [N, C] as an array; SpecError for anything else."""
+    return check.array(weights, what="weights", axes=2)
+
+
+def clusters_of(clusters: np.ndarray, clients: int) -> np.ndarray:
+    """Clusters [N] as an array of integers from 0; SpecError for anything else."""
+    found = check.array(clusters, what="clusters", axes=1, whole=True)
+    if len(found) != clients:
+        raise SpecError(f"clusters must be one for each of {clients} clients, got {len(found)}")
+    outside = found[(found < 0) | (found >= _MOST_CLUSTERS)]
+    if len(outside):
+        raise SpecError(
+            f"clusters must be numbered from 0, got {outside[0]}; "
+            "np.unique(clusters, return_inverse=True)[1] numbers them so"
+        )
+    return found
+
+
+def stands_for(
+    weights: np.ndarray, clusters: np.ndarray, cluster_of: np.ndarray | None
+) -> np.ndarray:
+    """The cluster of each adaptor [C], as given, or as ``matching`` finds it."""
+    if cluster_of is None:
+        return matching(weights, clusters)
+    found = check.array(cluster_of, what="cluster_of", axes=1, whole=True)
+    if len(found) != weights.shape[1]:
+        raise SpecError(
+            f"cluster_of must be one for each of {weights.shape[1]} adaptors, got {len(found)}"
+        )
+    return found

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from floral import check
 from floral.errors import SpecError
@@ -89,11 +88,8 @@ def scheduled(cohorts: Any) -> Sampler:
       >>> ids[active].tolist()
       [0]
     """
-    rows = np.asarray(cohorts)
-    if rows.ndim != 2 or rows.size == 0 or rows.dtype.kind not in "iu":
-        raise SpecError(
-            f"cohorts must be ids [rounds, clients a round], got {rows.dtype}{list(rows.shape)}"
-        )
+    what = "cohorts, ids [rounds, clients a round],"
+    rows = check.array(cohorts, what=what, axes=2, whole=True)
 
     def capacity(population):
         if rows.max() >= population:
