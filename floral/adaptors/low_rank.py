@@ -67,8 +67,12 @@ def low_rank(
     """
     check.positive(alpha=alpha)
     check.one_of(INITS, init=init)
-    if in_axes is not None and (not in_axes or tuple(in_axes) != tuple(range(len(in_axes)))):
-        raise SpecError(f"in_axes must be the leaf's leading axes (0, 1, …), got {in_axes!r}")
+    if in_axes is not None:
+        axes = check.array(in_axes, what="in_axes", axes=1, whole=True).tolist()
+        if axes != list(range(len(axes))):
+            raise SpecError(
+                f"in_axes must be the leaf's leading axes (0, 1, …), got {check.brief(in_axes)}"
+            )
 
     def draw(key: Key, a_shape: tuple[int, ...], b_shape: tuple[int, ...], dtype: Any):
         fans = (math.prod(a_shape[:-1]), math.prod(b_shape[1:]))

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+
 from floral import check
 from floral.adaptors import AdaptedModel
 from floral.algorithms.local import LocalSolver
@@ -10,7 +12,7 @@ from floral.errors import SpecError
 from floral.mixtures import Mixing
 from floral.models.given import check_model
 
-__all__ = ["check_inputs"]
+__all__ = ["check_inputs", "check_sample"]
 
 
 def check_inputs(
@@ -45,7 +47,18 @@ def check_inputs(
     )
     if mixing is not ...:
         check.instance_of(Mixing, "fl.mixtures.softmax()", mixing=mixing)
-    if sample is not ... and not (isinstance(sample, Mapping) and "x" in sample):
+    if sample is not ...:
+        check_sample(sample)
+
+
+def check_sample(sample: Any) -> None:
+    """Raises SpecError unless this is a batch of arrays with inputs ``"x"``."""
+    arrays = isinstance(sample, Mapping) and all(
+        isinstance(name, str) and hasattr(leaf, "shape") and hasattr(leaf, "dtype")
+        for name, value in sample.items()
+        for leaf in jax.tree.leaves(value)
+    )
+    if not (arrays and "x" in sample):
         raise SpecError(
             "sample must be a batch {'x': ..., 'y': ..., 'mask': ...}, as "
             f"fl.simulate.sample_batch(dataset) makes, got {check.described(sample)}"

@@ -14,12 +14,13 @@ import optax
 from floral import check, tree
 from floral.algorithms.base import Download, FederatedAlgorithm, Objective, Upload
 from floral.algorithms.fedavg import FedAvgServer, objective_of
-from floral.algorithms.inputs import check_inputs
+from floral.algorithms.inputs import check_inputs, check_sample
 from floral.algorithms.local import LocalSolver, solve
 from floral.algorithms.server import guarded_step, server_step, start_server_step
 from floral.algorithms.stats import average_stats, stats_update
 from floral.errors import SpecError
 from floral.models.base import Model
+from floral.models.given import check_model
 from floral.typing import Loss, PyTree
 
 __all__ = ["fedbn", "fedper", "fedrep", "local_only", "partial", "parts_of_model", "with_frozen"]
@@ -96,6 +97,7 @@ def fedper(
 
     Source: Arivazhagan et al., "Federated Learning with Personalization Layers", 2019.
     """
+    check.globs(head=head)
     if not head:
         raise SpecError("head: FedPer keeps at least one layer, as ['**/Dense_1']")
     parts_of_model(model, sample, name="head", globs=head)
@@ -129,6 +131,9 @@ def fedbn(
     Source: Li et al., "FedBN: Federated Learning on Non-IID Features via Local Batch
     Normalization", 2021.
     """
+    check.globs(norms=norms)
+    check_model(model)
+    check_sample(sample)
     if not norms:
         raise SpecError("norms: FedBN keeps at least one norm, as ['**/BatchNorm_*']")
     structs = jax.eval_shape(model.init, jax.random.key(0), sample)
@@ -221,6 +226,9 @@ def parts_of_model(
     Raises:
       SpecError: for a glob that matches nothing; names the nearest path.
     """
+    check.globs(**{name: globs})
+    check_model(model)
+    check_sample(sample)
     structs = dict(
         zip(("params", "stats"), jax.eval_shape(model.init, jax.random.key(0), sample), strict=True)
     )

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import optax
 
-from floral import tree
+from floral import check, tree
 from floral.errors import SpecError
 from floral.typing import PyTree
 
@@ -58,6 +58,7 @@ def roles(
     Raises:
       SpecError: for a glob that matches nothing; names the nearest path.
     """
+    check.globs(train=train, private=private)
     beside = dict(beside or {})
     for name, globs, parts in (("train", train, values), ("private", private, values | beside)):
         known = [*parts, *tree.paths(parts)]

@@ -110,7 +110,9 @@ def check_schedule(schedule: Any) -> None:
     """
     hint = "such as optax.cosine_decay_schedule(1.0, 500), which is a function of the round"
     if not callable(schedule):
-        raise SpecError(f"schedule: expected an optax schedule, {hint}; got {schedule!r}")
+        raise SpecError(
+            f"schedule: expected an optax schedule, {hint}; got {check.brief(schedule)}"
+        )
     try:
         factors = np.asarray(jax.vmap(schedule)(jnp.arange(_CHECKED_ROUNDS)))
     except TypeError as error:

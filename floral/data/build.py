@@ -68,7 +68,18 @@ def federate(
       test: 4 examples, 1 to 1 a client, x [2] float32
       clusters: 2, 2 clients
     """
-    check.non_negative(seed=seed, unseen=unseen)
+    check.seed(seed=seed)
+    check.non_negative(unseen=unseen)
+    if shift is not None and not (callable(shift) and check.takes_two(shift)):
+        raise DataError(
+            "shift must be made by a factory, as fl.data.rotate(clusters=4), got "
+            f"{check.described(shift)}"
+        )
+    if not isinstance(split, Mapping | str | None):
+        raise DataError(
+            "split must be shares, as {'test': 0.2}, or the name of a field, got "
+            f"{check.described(split)}"
+        )
     if not isinstance(source, Source | FederatedDataset | SyntheticTask):
         raise DataError(
             f"a source is made by a factory, as fl.data.arrays(x, y); got {type(source).__name__}"

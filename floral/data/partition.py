@@ -224,6 +224,8 @@ def label_clusters(*, clients: int = 100, clusters: int = 10) -> Partitioner:
 
 
 def _field(fields: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    if not isinstance(name, str):
+        raise DataError(f"field must be the name of one, got {check.described(name)}")
     if name not in fields:
         hint = check.did_you_mean(name, fields)
         raise DataError(f"the source has no field {name!r}; it has {', '.join(fields)}{hint}")

@@ -183,6 +183,8 @@ def _turns(clusters: int, sizes: Sequence[int] | None) -> np.ndarray:
     check.positive_int(clusters=clusters)
     if sizes is None:
         return np.arange(clusters)
+    if not hasattr(sizes, "__len__"):
+        raise SpecError(f"sizes must be a list of whole numbers, got {check.described(sizes)}")
     if len(sizes) != clusters:
         raise SpecError(f"sizes must be one for each of the {clusters} clusters, got {len(sizes)}")
     for index, size in enumerate(sizes):

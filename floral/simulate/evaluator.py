@@ -52,6 +52,10 @@ class Evaluator:
         """Every asked client's metrics, in the order of their ids; all join anew by the
         personalization, where one is given."""
         check.one_of(self._reach.dataset.splits, split=split)
+        if personalization is not None:
+            check.instance_of(
+                Personalization, "fl.simulate.personalization()", personalization=personalization
+            )
         everyone = np.arange(self._reach.dataset.num_clients)
         ids = self._reach.known(everyone if clients is None else clients)
         state = self._reach.ready(state)

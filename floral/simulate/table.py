@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from floral import tree
+from floral import check, tree
 from floral.data.aligned import aligned_zeros
 from floral.errors import SpecError
 from floral.simulate.state import SimulationState
@@ -22,6 +22,7 @@ from floral.typing import PyTree
 
 __all__ = [
     "check_current",
+    "check_state",
     "copy_table",
     "is_current",
     "new_table",
@@ -127,6 +128,11 @@ def is_current(table: PyTree, round_index: Any) -> bool:
     return not on_host(table) or int(table["round"]) == int(round_index)
 
 
+def check_state(state: Any) -> None:
+    """Raises SpecError unless this is a simulator's state."""
+    check.instance_of(SimulationState, "simulator.init(jax.random.key(0))", state=state)
+
+
 def check_current(state: SimulationState, *, host: bool) -> None:
     """Refuses a state whose rows are not where they should be, or are gone.
 
@@ -137,6 +143,7 @@ def check_current(state: SimulationState, *, host: bool) -> None:
     Raises:
       SpecError: also for a state that a round was taken from already.
     """
+    check_state(state)
     table = state.table
     plain = on_host(table) and isinstance(table["round"], np.ndarray)
     if plain != host:

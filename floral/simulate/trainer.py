@@ -18,7 +18,7 @@ from floral.simulate.round import Cohort, make_draw, make_round
 from floral.simulate.sampling import Sampler
 from floral.simulate.shard import replicate, replicated, sharded
 from floral.simulate.state import SimulationState, parts_of_state
-from floral.simulate.table import check_current, read_rows, without_round, write_rows
+from floral.simulate.table import check_current, check_state, read_rows, without_round, write_rows
 from floral.typing import PyTree
 from floral.uplink.base import Uplink
 
@@ -106,6 +106,7 @@ class Trainer:
     def _round_of(
         self, state: SimulationState, fetch: Callable[[jax.Array, int], Cohort] | None
     ) -> Callable[[], tuple[SimulationState, dict[str, Any]]]:
+        check_state(state)
         table = state.table
         own, best = self._ready(state)
         cohort = None if fetch is None else fetch(self._host_key(own.key), int(own.round))
@@ -178,8 +179,8 @@ class Trainer:
     def _ready(self, state: SimulationState) -> tuple[SimulationState, PyTree]:
         """The state on the devices, without the best snapshot, which no round reads or may take,
         and without rows that live on the host."""
-        best = state.best
         check_current(state, host=self._rows_on_host)
+        best = state.best
         if self._rows_on_host:
             state = state._replace(table=())
         return replicate(state._replace(best=()), self._mesh), best
