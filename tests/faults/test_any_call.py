@@ -1,0 +1,308 @@
+"""Whatever one argument of a public call is, the call is right, or says one sentence."""
+
+import inspect
+import math
+import typing
+
+import jax
+import numpy as np
+import optax
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import floral as fl
+from floral.algorithms import FederatedAlgorithm
+from floral.errors import FloralError
+
+# Numbers are small or absurd. Between the two lie settings that are right, and take gigabytes.
+NUMBERS = [0, 1, 2, 3, -1, -0.0, 0.5, 1.5, -0.5, math.nan, math.inf, -math.inf, 1e-320, 1e39]
+HUGE = [2**31, 2**63, 2**64, -(2**63), 10**400]
+SCALARS = [np.float32(0.5), np.float64("nan"), np.int8(2), np.uint64(2), np.bool_(True), 1j]
+TEXTS = ["", "a", "é日", "\x00", "\ud800", "a\nb", "own", "train", "mixture", "params/**", "("]
+ARRAYS = [np.arange(2), np.zeros((2, 2)), np.zeros(0), np.array(["a"]), np.array([None, 1], object)]
+OTHERS = [None, True, False, b"a", {1}, len, object, object(), jax.random.key(0), optax.sgd(0.1)]
+SINGLE = st.sampled_from([*NUMBERS, *HUGE, *SCALARS, *TEXTS, *ARRAYS, *OTHERS])
+ODD = st.one_of(
+    SINGLE,
+    st.lists(SINGLE, max_size=3),
+    st.lists(SINGLE, max_size=3).map(tuple),
+    st.dictionaries(st.sampled_from(["a", "train", "test", "é日", 1, None]), SINGLE, max_size=2),
+)
+
+POPULATION = fl.data.from_clients(
+    [
+        {
+            split: {"x": np.ones((size, 2), np.float32), "y": np.arange(size) % 2}
+            for split in ("train", "test")
+        }
+        for size in (3, 1, 2)
+    ],
+    traits={"cluster": [0, 1, 0]},
+)
+MODEL = fl.models.mlp(2, hidden=(2,))
+SAMPLE = fl.simulate.sample_batch(POPULATION)
+ADAPTED = fl.adaptors.adapt(
+    MODEL, [fl.adaptors.Rule(".*/kernel", fl.adaptors.low_rank(rank=1))], SAMPLE
+)
+LOSS = fl.losses.cross_entropy
+LOCAL = fl.algorithms.local_solver(optax.sgd, learning_rate=0.1)
+SOURCE = fl.data.arrays(np.ones((6, 2, 2, 1)), np.arange(6) % 2, fields={"who": list("aabbcc")})
+WIRING = {
+    "model": MODEL,
+    "loss": LOSS,
+    "local": LOCAL,
+    "mixing": fl.mixtures.softmax(),
+    "sample": SAMPLE,
+    "total_examples": 6,
+}
+NEEDED = {
+    "head": ("params/Dense_1",),
+    "private": ("params/Dense_1",),
+    "norms": ("params/Dense_1",),
+    "k": 1,
+    "rank": 1,
+    "max_norm": 1.0,
+    "field": "who",
+}
+ADAPTED_ONLY = {"dual_adaptor", "fedsa_lora", "ffa_lora", "floral", "local_adaptor"}
+
+
+def algorithm(name):
+    """The call of an algorithm's factory with its wiring by name, which may be odd too."""
+
+    def call(**given):
+        model = ADAPTED if name in ADAPTED_ONLY else MODEL
+        parameters = inspect.signature(getattr(fl.algorithms, name)).parameters
+        wiring = {**WIRING, "model": model}
+        known = {key: value for key, value in wiring.items() if key in parameters}
+        private = ("mixture",) if name == "floral" else NEEDED["private"]
+        needed = {"private": private} if "private" in parameters else {}
+        needed |= {key: NEEDED[key] for key in ("head", "norms") if key in parameters}
+        return getattr(fl.algorithms, name)(**{**known, **needed, **given})
+
+    return call
+
+
+def factory(area, name):
+    parameters = inspect.signature(getattr(area, name)).parameters
+    needed = {key: NEEDED[key] for key in NEEDED if key in parameters}
+    if "budget" in parameters:
+        needed = {"rank": 1}
+    return lambda **given: getattr(area, name)(**{**needed, **given})
+
+
+def dealt(name):
+    return lambda **given: fl.data.federate(SOURCE, partition=factory(fl.data, name)(**given))
+
+
+def shifted(name):
+    return lambda **given: fl.data.federate(
+        SOURCE, partition=fl.data.natural(field="who"), shift=factory(fl.data, name)(**given)
+    )
+
+
+def simulator(**given):
+    return fl.simulate.make_simulator(
+        **{
+            "algorithm": fl.algorithms.fedavg(MODEL, LOSS, LOCAL),
+            "model": MODEL,
+            "dataset": POPULATION,
+            "metrics": {"accuracy": fl.metrics.accuracy()},
+            **given,
+        }
+    )
+
+
+def named(area, *names):
+    return {f"{area.__name__.rpartition('.')[2]}.{name}": factory(area, name) for name in names}
+
+
+ALGORITHMS = [
+    name
+    for name in fl.algorithms.__all__
+    if inspect.isfunction(function := getattr(fl.algorithms, name))
+    and typing.get_type_hints(function).get("return") is FederatedAlgorithm
+]
+PARTITIONS = ("iid", "blocks", "dirichlet", "shards", "quantity_skew", "natural", "label_clusters")
+SHIFTS = ("rotate", "label_shift", "permute", "noise")
+MIXINGS = ("softmax", "top_k", "exponential_weights", "responsibilities", "discriminants", "known")
+UNCERTAINTY = {
+    "over_clients": {"values": [0.5, 1.0], "seed": 0, "resamples": 10},
+    "between_clients": {"one": [0.5, 1.0], "other": [0.0, 1.0], "seed": 0, "resamples": 10},
+    "over_seeds": {"values": [0.5, 1.0]},
+    "between_seeds": {"one": {0: 0.5, 1: 1.0}, "other": {0: 0.0, 1: 1.5}},
+    "welch": {"one": (0.5, 0.1, 3), "other": (0.6, 0.1, 3)},
+    "gini": {"values": np.array([0.5, 1.0])},
+    "jain": {"values": np.array([0.5, 1.0])},
+    "worst_share": {"values": np.array([0.5, 1.0])},
+}
+MEASURED = {"weights": np.full((2, 2), 0.5), "clusters": np.array([0, 1])}
+SIZED = {"weights": np.full((2, 2), 0.5), "sizes": np.array([1, 2])}
+ABOUT_MIXTURES = {
+    "agreement": MEASURED,
+    "cluster_scores": MEASURED,
+    "matching": MEASURED,
+    "aggregation_mismatch": {**MEASURED, **SIZED},
+    "aggregation_weights": SIZED,
+    "effective_clients": SIZED,
+    "effective_adaptors": {"weights": SIZED["weights"]},
+    "sharpness": {"weights": SIZED["weights"]},
+}
+
+
+def measured(area, name, right):
+    return lambda **given: getattr(area, name)(**{**right, **given})
+
+
+CALLS = {
+    **{f"algorithms.{name}": algorithm(name) for name in ALGORITHMS},
+    **{f"data.{name}": dealt(name) for name in PARTITIONS},
+    **{f"data.{name}": shifted(name) for name in SHIFTS},
+    **named(fl.mixtures, *MIXINGS),
+    **named(fl.adaptors, "low_rank", "conv", "embedding", "additive"),
+    **named(fl.uplink, "clip", "product_mean", "uplink"),
+    **named(fl.simulate, "execution", "fixed", "personalization", "scheduled"),
+    **named(fl.metrics, "auc", "top_k_accuracy", "from_per_example"),
+    **named(fl.data, "batching", "flip_crop"),
+    **{f"metrics.{name}": measured(fl.metrics, name, right) for name, right in UNCERTAINTY.items()},
+    **{
+        f"mixtures.{name}": measured(fl.mixtures, name, right)
+        for name, right in ABOUT_MIXTURES.items()
+    },
+    "data.federate": lambda **given: fl.data.federate(
+        **{"source": SOURCE, "partition": fl.data.iid(clients=2), **given}
+    ),
+    "algorithms.local_solver": lambda **given: fl.algorithms.local_solver(
+        **{"make": optax.sgd, "learning_rate": 0.1, **given}
+    ),
+    "simulate.make_simulator": simulator,
+}
+
+
+def arguments_of(function):
+    """The names of what a function takes."""
+    parameters = inspect.signature(function).parameters.values()
+    return [each.name for each in parameters if each.kind != each.VAR_KEYWORD]
+
+
+def public(name):
+    area, _, last = name.partition(".")
+    return getattr(getattr(fl, area), last)
+
+
+TAKEN = {name: arguments_of(public(name)) for name in CALLS}
+# What is left out: these take arrays that are traced, or parts that other calls made and checked.
+INSIDE = {
+    "algorithms.as_local",
+    "algorithms.solve",
+    "mixtures.entropy",
+    "mixtures.per_layer",
+    "mixtures.shares_of",
+    "mixtures.traits_check",
+}
+
+
+def check_call(call, given):
+    """What a call gave, or None if it said one sentence."""
+    try:
+        return call(**given)
+    except FloralError as error:
+        said = str(error)
+    assert said.strip()
+    assert "\n" not in said
+    assert len(said) < 600
+    return None
+
+
+@st.composite
+def odd_calls(draw, names=tuple(name for name in CALLS if TAKEN[name])):
+    name = draw(st.sampled_from(names))
+    return name, {draw(st.sampled_from(TAKEN[name])): draw(ODD)}
+
+
+QUIET = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A simulator that is compiled, and its first state."""
+    made = simulator()
+    return made, made.init(jax.random.key(0))
+
+
+METHODS = {
+    "init": ("key", "server"),
+    "rounds": ("state", "num_rounds"),
+    "round": ("state",),
+    "evaluate": ("state", "split", "clients", "personalization"),
+    "client": ("state", "client"),
+    "predict": ("state", "client", "x"),
+    "export": ("state", "client"),
+}
+
+
+@st.composite
+def odd_uses(draw):
+    name = draw(st.sampled_from(list(METHODS)))
+    return name, draw(st.integers(0, len(METHODS[name]) - 1)), draw(ODD)
+
+
+RIGHT = {
+    "init": lambda state: [jax.random.key(0)],
+    "rounds": lambda state: [state, 1],
+    "round": lambda state: [state],
+    "evaluate": lambda state: [state, "test", None, None],
+    "client": lambda state: [state, 0],
+    "predict": lambda state: [state, 0, np.ones((1, 2), np.float32)],
+    "export": lambda state: [state, 0],
+}
+
+
+def check_use(small, name, place, value):
+    made, state = small
+    given = RIGHT[name](state)
+    given[place : place + 1] = [value]
+    check_call(lambda: getattr(made, name)(*given), {})
+
+
+def test_every_factory_and_measure_is_among_the_calls():
+    public = {
+        f"{area.__name__.rpartition('.')[2]}.{name}"
+        for area in (fl.algorithms, fl.metrics, fl.mixtures, fl.uplink)
+        for name in area.__all__
+        if inspect.isfunction(getattr(area, name)) and arguments_of(getattr(area, name))
+    }
+    assert public - set(CALLS) == INSIDE
+
+
+@pytest.mark.filterwarnings("ignore")
+@given(asked=odd_calls())
+@settings(max_examples=400, derandomize=True, **QUIET)
+def test_a_call_is_right_or_says_one_sentence(asked):
+    name, given = asked
+    check_call(CALLS[name], given)
+
+
+@pytest.mark.filterwarnings("ignore")
+@given(asked=odd_uses())
+@settings(max_examples=100, derandomize=True, **QUIET)
+def test_a_simulator_does_what_it_is_asked_or_says_one_sentence(small, asked):
+    check_use(small, *asked)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@given(asked=odd_calls())
+@settings(max_examples=4500, **QUIET)
+def test_thousands_of_calls_do_too(asked):
+    name, given = asked
+    check_call(CALLS[name], given)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@given(asked=odd_uses())
+@settings(max_examples=1000, **QUIET)
+def test_a_simulator_of_a_thousand_odd_uses_does_too(small, asked):
+    check_use(small, *asked)
