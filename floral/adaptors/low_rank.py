@@ -11,10 +11,12 @@ lie in memory; the mixture scales the C·R numbers in the middle.
 """
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from floral import check
@@ -68,8 +70,9 @@ def low_rank(
     check.positive(alpha=alpha)
     check.one_of(INITS, init=init)
     if in_axes is not None:
-        axes = check.array(in_axes, what="in_axes", axes=1, whole=True).tolist()
-        if axes != list(range(len(axes))):
+        axes = list(in_axes) if isinstance(in_axes, Iterable) else []
+        whole = [axis for axis in axes if isinstance(axis, int | np.integer)]
+        if not axes or whole != list(range(len(axes))):
             raise SpecError(
                 f"in_axes must be the leaf's leading axes (0, 1, …), got {check.brief(in_axes)}"
             )
