@@ -107,7 +107,8 @@ def _adopt(server: Any, source: Any) -> Any:
             "start_from: discriminants would number the groups that they find otherwise than the "
             "bank is that the run starts from; set mixing to softmax or exponential_weights"
         )
-    taken = {part: getattr(source, part) for part in shared}
+    # A copy: rounds take the memory of what they start from, and each restart starts from it anew.
+    taken = {part: _copied(getattr(source, part)) for part in shared}
     for part, values in taken.items():
         check.same_structure(getattr(server, part), values, what=f"start_from: {part}")
     return server._replace(**taken)
