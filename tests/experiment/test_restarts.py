@@ -60,6 +60,14 @@ def test_one_start_is_that_of_a_plain_run(config, tmp_path, kept):
     assert "restarts" not in plain.summaries["floral"]
 
 
+def test_every_start_of_a_run_that_goes_on_from_another_has_the_whole_of_it(config, tmp_path):
+    """Rounds take the memory of what they start from."""
+    child = {"start_from": "floral", "restarts": {"starts": 2, "rounds": 1}}
+    given = config(rounds=2, compare={"child": child})
+    result = floral.run(given, out=tmp_path)
+    assert len(result.summaries["child"]["restarts"]["losses"]) == 2
+
+
 class Impatient(Silent):
     """Interrupts at the second thing that it is told of."""
 
