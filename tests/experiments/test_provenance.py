@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+import floral
 from floral.experiment.environment import checkout_commit
+from floral.experiment.provenance import commit_of
 
 ROOT = Path(__file__).parents[2]
 MADE = {"commit": "0123456789ab", "config": "c0", "versions": {"jax": "1"}, "command": "floral run"}
@@ -93,6 +95,8 @@ def test_the_commit_is_the_checkouts():
     head = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.strip()
-    found = checkout_commit()
+    found = commit_of(ROOT, within="floral")
     assert found is not None
     assert head.startswith(found.removesuffix("-dirty"))
+    installed = Path(floral.__file__).parents[1] != ROOT  # then no checkout is imported
+    assert checkout_commit() == (None if installed else found)
