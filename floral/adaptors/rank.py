@@ -47,7 +47,10 @@ def rank_rule(*, rank: int | None = None, budget: float | None = None) -> RankRu
     Source: the FLoRAL paper (arXiv 2410.03497), section 3.2.
     """
     if (rank is None) == (budget is None):
-        raise SpecError(f"state one of rank and budget, got rank={rank!r} and budget={budget!r}")
+        raise SpecError(
+            "state one of rank and budget, got "
+            f"rank={check.brief(rank)} and budget={check.brief(budget)}"
+        )
     if rank is not None:
         check.positive_int(rank=rank)
     if budget is not None:

@@ -126,7 +126,10 @@ def row_numbers(rows: Any, what: str) -> np.ndarray:
     Raises:
       DataError: for other numbers, and for a mask, which would be read as rows 0 and 1.
     """
-    array = np.asarray(rows)
+    try:
+        array = np.asarray(rows)
+    except ValueError as error:  # NumPy's word for lists of unlike lengths
+        raise DataError(f"{what} must be a list of whole numbers, got one of lists") from error
     if array.ndim == 1 and not array.size:
         return np.zeros(0, np.int64)
     if array.ndim != 1 or array.dtype.kind not in "iu":
