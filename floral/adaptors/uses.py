@@ -5,11 +5,12 @@ language model ties its output to ``embed.embedding.T``. The program itself tell
 """
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-__all__ = ["count_uses"]
+__all__ = ["count_uses", "inner_programs"]
 
 
 def count_uses(program: Jaxpr) -> list[int]:
@@ -36,7 +37,7 @@ def count_uses(program: Jaxpr) -> list[int]:
 
 def _operand_uses(equation: Any) -> list[int]:
     operands = len(equation.invars)
-    inner = list(_inner_programs(equation.params.values()))
+    inner = list(inner_programs(equation.params.values()))
     if not inner:
         return [1] * operands
     total = [0] * operands
@@ -52,11 +53,12 @@ def _operand_uses(equation: Any) -> list[int]:
     return total
 
 
-def _inner_programs(values: Any) -> Any:
+def inner_programs(values: Iterable[Any]) -> Iterator[Jaxpr]:
+    """The programs among the settings of an operation, in lists of them too."""
     for value in values:
         if isinstance(value, ClosedJaxpr):
             yield value.jaxpr
         elif isinstance(value, Jaxpr):
             yield value
         elif isinstance(value, (tuple, list)):
-            yield from _inner_programs(value)
+            yield from inner_programs(value)

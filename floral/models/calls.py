@@ -58,9 +58,8 @@ def check_call(
                 f"{wrapper}: {setting}: {kind.__name__} takes no {name!r}; its call takes {known}"
                 + check.did_you_mean(name, takes)
             )
-    told = {train_argument, features_argument}
-    for name in takes:
-        if name in _WHEN_TRAINING and name not in told and train_argument is None:
+    for name in takes if train_argument is None else ():
+        if name in _WHEN_TRAINING:
             raise SpecError(
                 f"{wrapper}: {kind.__name__} takes {name!r}, which nobody passes; give "
                 f"train_argument={name!r}, or it trains as it predicts"

@@ -7,7 +7,7 @@ targets ``[B]``.
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.errors
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from floral import check
+from floral.adaptors.uses import inner_programs
 from floral.errors import SpecError
 from floral.typing import Batch, PyTree
 
@@ -111,19 +112,9 @@ def _pairs(program: Jaxpr, rows: int) -> bool:
         shapes_out = [tuple(getattr(var.aval, "shape", ())) for var in equation.outvars]
         if any(shape.count(rows) > 1 for shape in shapes_out):
             return True
-        if any(_pairs(inner, rows) for inner in _inner(equation.params.values())):
+        if any(_pairs(inner, rows) for inner in inner_programs(equation.params.values())):
             return True
     return False
-
-
-def _inner(values: Iterable[Any]) -> Iterable[Jaxpr]:
-    for value in values:
-        if isinstance(value, ClosedJaxpr):
-            yield value.jaxpr
-        elif isinstance(value, Jaxpr):
-            yield value
-        elif isinstance(value, (list, tuple)):
-            yield from _inner(value)
 
 
 def sizes_apart(structs: PyTree) -> tuple[int, int]:
