@@ -17,7 +17,9 @@ from floral.errors import SpecError
 from floral.tree import paths
 
 __all__ = [
+    "MOST_CLUSTERS",
     "array",
+    "boolean",
     "brief",
     "described",
     "did_you_mean",
@@ -37,7 +39,15 @@ __all__ = [
 ]
 
 
+MOST_CLUSTERS = 2**20
+"""Clusters are counted in tables as long as their largest number, so that has a bound."""
+
 _LARGEST = 2**31 - 1  # of whole numbers in 32 bits, as compiled functions count
+
+_MEANT = {
+    True: ("true", "yes", "on", "1", "1.0", "np.true_", "array(true)"),
+    False: ("false", "no", "off", "0", "0.0", "np.false_", "array(false)"),
+}
 
 
 def _number(name: str, value: Any) -> float:
@@ -81,6 +91,25 @@ def seed(**named: Any) -> None:
         non_negative(**{name: value})
         if not isinstance(value, (int, np.integer)):
             raise SpecError(f"{name} must be a whole number, got {brief(value)}")
+
+
+def boolean(**named: Any) -> None:
+    """Raises SpecError unless every value is True or False; names the one that was likely meant.
+
+    Nothing else counts as one, not 1 and no array: a setting is compared, recorded and asked for
+    its truth, and what is asked must be Python's own.
+
+    Example:
+      >>> boolean(shuffle="yes")
+      Traceback (most recent call last):
+      floral.errors.SpecError: shuffle must be True or False, got 'yes'; did you mean True?
+    """
+    for name, value in named.items():
+        if not isinstance(value, bool):
+            word = brief(value).strip("'").lower()
+            meant = [option for option, words in _MEANT.items() if word in words]
+            hint = f"; did you mean {meant[0]}?" if meant else ""
+            raise SpecError(f"{name} must be True or False, got {brief(value)}{hint}")
 
 
 def in_range(low: float, high: float, **named: Any) -> None:
@@ -137,7 +166,8 @@ def globs(**named: Any) -> None:
         if isinstance(value, str) or not isinstance(value, Iterable):
             example = value if isinstance(value, str) else "**/Dense_1"
             raise SpecError(
-                f"{name} must be a list of path globs, as [{example!r:.80}], got {described(value)}"
+                f"{name} must be a list of path globs, as [{brief(example)}], "
+                f"got {described(value)}"
             )
         for glob in value:
             if not isinstance(glob, str):
@@ -234,7 +264,10 @@ def brief(value: Any) -> str:
       >>> brief("a"), brief(np.zeros((2, 1)))
       ("'a'", 'array([[0.], [0.]])')
     """
-    text = " ".join(repr(value)[:400].split())
+    try:
+        text = " ".join(repr(value)[:400].split())
+    except ValueError:  # Python writes no whole number of more than 4300 digits
+        text = f"{type(value).__name__} too large to write"
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
@@ -251,8 +284,8 @@ def described(value: Any) -> str:
         return f"{value.dtype}{list(value.shape)}"
     if callable(value) and hasattr(value, "__name__"):
         return f"the function {value.__name__}"
-    text = repr(value)
-    short = f" {text}" if len(text) <= 40 and "\n" not in text else ""
+    text = brief(value)
+    short = f" {text}" if len(text) <= 40 else ""
     return f"{type(value).__name__}{short}"
 
 

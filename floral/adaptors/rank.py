@@ -57,7 +57,7 @@ def rank_rule(*, rank: int | None = None, budget: float | None = None) -> RankRu
         check.positive(budget=budget)
         if budget > 1:
             raise SpecError(
-                f"budget is a share of the leaf's size and at most 1, got {budget!r}; "
+                f"budget is a share of the leaf's size and at most 1, got {check.brief(budget)}; "
                 "a whole number of directions is stated as rank"
             )
 

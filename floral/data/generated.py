@@ -85,7 +85,9 @@ def _sizes(split: str, size: Any, clients: int | None) -> np.ndarray:
     if np.ndim(size) == 0:
         check.non_negative(**{f"sizes[{split!r}]": size})
         if int(size) != size:
-            raise DataError(f"sizes[{split!r}] must be a whole number of examples, got {size!r}")
+            raise DataError(
+                f"sizes[{split!r}] must be a whole number of examples, got {check.brief(size)}"
+            )
         if clients is None:
             raise DataError("clients must say how many there are, where no split gives N sizes")
         check.positive_int(clients=clients)

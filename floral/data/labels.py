@@ -63,7 +63,8 @@ def as_targets(
         num_classes = len(class_names) if num_classes is None else num_classes
         if len(class_names) > num_classes or len(set(class_names)) < len(class_names):
             raise DataError(
-                f"{where}: class_names must be {num_classes} different words, got {class_names}"
+                f"{where}: class_names must be {num_classes} different words, "
+                f"got {check.brief(class_names)}"
             )
     categories = getattr(getattr(values, "dtype", None), "categories", None)
     if categories is not None and class_names is None and as_array(categories, where).size:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from os import PathLike
 from typing import Any
 
-from floral.check import did_you_mean
+from floral.check import brief, did_you_mean
 from floral.errors import ConfigError
 from floral.experiment.merge import merge
 from floral.experiment.overrides import Override, Setting, keywords, override, parse
@@ -36,7 +36,7 @@ def read(
       ConfigError: with one line for each thing that is wrong, in any of the methods that are run.
     """
     if not isinstance(config, str | PathLike | Mapping):
-        raise ConfigError(f"config: expected a YAML file or a mapping, got {config!r:.80}")
+        raise ConfigError(f"config: expected a YAML file or a mapping, got {brief(config)}")
     mapping = plain(config) if isinstance(config, Mapping) else load(config)
     given = [*map(parse, overrides), *keywords(plain(settings or {}))]
     _check_removals(mapping, given)

@@ -57,8 +57,10 @@ def parse(text: str) -> Override:
       ConfigError: if it is no text, there is no equals sign or a part of the path is empty.
     """
     if not isinstance(text, str):
+        from floral.check import brief
+
         raise ConfigError(
-            f"expected an override as 'rounds=2', got {text!r:.80}; settings from Python are "
+            f"expected an override as 'rounds=2', got {brief(text)}; settings from Python are "
             "keywords, as rounds=2"
         )
     path, equals, value = text.partition("=")

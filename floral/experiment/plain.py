@@ -101,8 +101,11 @@ def _key(key: Any, where: str) -> str:
     if isinstance(key, enum.Enum):
         key = key.value
     if not isinstance(key, str):
+        # check imports jax, which this layer does without until something is wrong.
+        from floral.check import brief
+
         place = f"{where}: " if where else ""
-        raise ConfigError(f"{place}a key must be text, got {key!r:.80}")
+        raise ConfigError(f"{place}a key must be text, got {brief(key)}")
     return _text(key, where)
 
 

@@ -58,7 +58,7 @@ def build_all(
         except FloralError as error:
             if name not in (config.get("compare") or {}):
                 raise
-            raise type(error)(f"compare.{name}: {error}") from error
+            raise type(error)(*(f"compare.{name}: {said}" for said in error.args)) from error
         experiments[name] = experiment
     return experiments
 

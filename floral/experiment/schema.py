@@ -202,7 +202,7 @@ class Schema:
         except ValidationError as error:
             prefix = place.name if where is None else where
             raise ConfigError(
-                "\n".join(
+                *(
                     f"{_join(prefix, *found['loc']) or place.name}: {found['msg']}"
                     for found in error.errors()
                 )

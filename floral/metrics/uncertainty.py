@@ -300,7 +300,7 @@ def _in_order(seed: Any) -> tuple[str, Any]:
 def _check_confidence(confidence: float) -> None:
     check.in_range(0.0, 1.0, confidence=confidence)
     if confidence in (0.0, 1.0):
-        raise SpecError(f"confidence must lie between 0 and 1, such as 0.95, got {confidence!r}")
+        raise SpecError(f"confidence must lie between 0 and 1, such as 0.95, got {confidence}")
 
 
 def _t_quantile(confidence: float, degrees: float) -> float:

@@ -80,7 +80,7 @@ def vgg(
     check.positive_int(outputs=outputs)
     check.non_negative(dropout=dropout)
     if dropout >= 1:
-        raise SpecError(f"dropout must be below 1, got {dropout!r}; 0.5 is usual")
+        raise SpecError(f"dropout must be below 1, got {check.brief(dropout)}; 0.5 is usual")
     for name, values in {"channels": channels, "hidden": hidden}.items():
         for index, value in enumerate(values):
             check.positive_int(**{f"{name}.{index}": value})

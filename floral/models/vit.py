@@ -112,7 +112,7 @@ def vit(
     check.one_of(("token", "mean"), pool=pool)
     check.non_negative(dropout=dropout)
     if dropout >= 1:
-        raise SpecError(f"dropout must be below 1, got {dropout!r}; 0.1 is usual")
+        raise SpecError(f"dropout must be below 1, got {check.brief(dropout)}; 0.1 is usual")
     check_divides(width, of="width", heads=heads)
     network = VisionTransformer(patch_size, width, depth, heads, mlp_ratio, pool, dropout, outputs)
     return from_linen(network, train_argument="train", features_argument="features")

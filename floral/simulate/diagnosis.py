@@ -59,7 +59,7 @@ class Diagnosis:
         if len(groups) != len(ids) or not all(0 <= group < num_groups for group in groups):
             raise SpecError(
                 f"groups: expected one of 0 to {num_groups - 1} for each of {len(ids)} clients, "
-                f"got {groups!r}"
+                f"got {check.brief(groups)}"
             )
         empty = -len(ids) % self._reach.mesh.size
         ids = np.append(ids, np.full(empty, self._reach.dataset.num_clients)).astype(np.int32)

@@ -119,7 +119,7 @@ def _check(
     if (chunk is not None) != (walk == "chunk"):
         raise SpecError(
             f"chunk belongs to walk = 'chunk' and to no other; got walk = {walk!r}, "
-            f"chunk = {chunk!r}"
+            f"chunk = {check.brief(chunk)}"
         )
     if chunk is not None:
         check.positive_int(chunk=chunk)
@@ -136,7 +136,9 @@ def _check(
         if rows == "device":
             raise SpecError("rows_folder belongs to rows = 'host' or 'auto'; got rows = 'device'")
         if not isinstance(rows_folder, (str, Path)) or not Path(rows_folder).is_dir():
-            raise SpecError(f"rows_folder: expected a folder that is there, got {rows_folder!r}")
+            raise SpecError(
+                f"rows_folder: expected a folder that is there, got {check.brief(rows_folder)}"
+            )
 
 
 def chosen_devices(execution: Execution) -> list[Any]:
