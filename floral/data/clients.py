@@ -297,6 +297,18 @@ def _given_splits(
     return given
 
 
+def _check_clusters(cluster: np.ndarray, names: np.ndarray | None) -> None:
+    outside = np.flatnonzero(cluster >= check.MOST_CLUSTERS)
+    if len(outside):
+        first = outside[0]
+        who = first if names is None else repr(str(names[first]))
+        raise DataError(
+            f"trait 'cluster' of client {who} is {cluster[first]}, expected a number below "
+            f"{check.MOST_CLUSTERS}; np.unique(cluster, return_inverse=True)[1] numbers clusters "
+            "from 0"
+        )
+
+
 def _check_split_name(name: Any) -> None:
     if name not in SPLITS:
         hint = check.did_you_mean(name, SPLITS)
@@ -363,6 +375,9 @@ def assembled(
             f"trait 'cluster' must be a whole number for each client, got {cluster.dtype}"
             f"{list(cluster.shape)}"
         )
+    names = None if client_names is None else names_array(client_names, num_clients, "clients")
+    if cluster is not None:
+        _check_clusters(cluster, names)
     unseen = np.zeros(num_clients, bool) if unseen is None else as_array(unseen, "unseen")
     if unseen.dtype.kind != "b":
         raise DataError(f"unseen must be a mask, a bool for each client; got {unseen.dtype}")
@@ -372,6 +387,5 @@ def assembled(
             f"got shape {unseen.shape}, {int(unseen.sum())} marked"
         )
     ordered = {name: splits[name] for name in SPLITS if name in splits}
-    names = None if client_names is None else names_array(client_names, num_clients, "clients")
     words = None if class_names is None else tuple(class_names)
     return FederatedDataset(ordered, traits, unseen, num_classes, names, words)

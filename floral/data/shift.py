@@ -60,6 +60,7 @@ def rotate(
       ([[1.0, 3.0], [0.0, 2.0]], [0, 1])
     """
     turns = _turns(clusters, sizes)
+    check.boolean(keep_turns=keep_turns)
     if keep_turns and 4 % clusters:
         raise SpecError(f"rotate: keep_turns needs 1, 2 or 4 clusters, got {clusters}")
 
@@ -148,6 +149,7 @@ def noise(*, std: float = 0.1, clusters: int | None = None) -> Shift:
     check.non_negative(std=std)
     if clusters is not None:
         check.positive_int(clusters=clusters)
+        check.in_range(1, check.MOST_CLUSTERS, clusters=clusters)
 
     def shift(dataset: FederatedDataset, rng: np.random.Generator) -> FederatedDataset:
         groups = clusters or dataset.num_clients
@@ -181,6 +183,7 @@ def _in_memory(split: Split, field: str) -> np.ndarray:
 def _turns(clusters: int, sizes: Sequence[int] | None) -> np.ndarray:
     """The clusters of the first clients, over and over: [Σ sizes]."""
     check.positive_int(clusters=clusters)
+    check.in_range(1, check.MOST_CLUSTERS, clusters=clusters)
     if sizes is None:
         return np.arange(clusters)
     if not hasattr(sizes, "__len__"):

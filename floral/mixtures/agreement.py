@@ -17,8 +17,6 @@ __all__ = [
     "sharpness",
 ]
 
-_MOST_CLUSTERS = 2**20
-
 
 def entropy(weights: Array | np.ndarray) -> Array:
     """Shannon entropy in nats over the last axis; 0 for one-hot, log C for uniform weights."""
@@ -129,10 +127,10 @@ def clusters_of(clusters: np.ndarray, clients: int) -> np.ndarray:
     found = check.array(clusters, what="clusters", axes=1, whole=True)
     if len(found) != clients:
         raise SpecError(f"clusters must be one for each of {clients} clients, got {len(found)}")
-    outside = found[(found < 0) | (found >= _MOST_CLUSTERS)]
+    outside = found[(found < 0) | (found >= check.MOST_CLUSTERS)]
     if len(outside):
         raise SpecError(
-            f"clusters must be numbered from 0, got {outside[0]}; "
+            f"clusters must be numbered from 0 to below {check.MOST_CLUSTERS}, got {outside[0]}; "
             "np.unique(clusters, return_inverse=True)[1] numbers them so"
         )
     return found

@@ -126,3 +126,14 @@ def test_splits_of_unequal_numbers_of_clients_are_refused():
     examples = {"x": np.zeros((3, 1)), "y": np.zeros(3)}
     with pytest.raises(DataError, match="'test' has 1 clients, 'train' has 2"):
         federated(examples, {"train": [[0], [1]], "test": [[2]]})
+
+
+@pytest.mark.parametrize(
+    ("names", "who"), [(None, "client 1"), (["a", "b"], "client 'b'")], ids=["numbered", "named"]
+)
+def test_a_cluster_beyond_what_can_be_counted_is_refused_with_its_client(names, who):
+    with pytest.raises(DataError, match=f"trait 'cluster' of {who} is 1048576"):
+        from_clients(
+            [client(1), client(2)] if names is None else {"a": client(1), "b": client(2)},
+            traits={"cluster": [2**20 - 1, 2**20]},
+        )
