@@ -87,6 +87,7 @@ def ensemble(
     """
     check_inputs(model, loss, local, mixing=mixing, sample=sample)
     check.positive_int(num_models=num_models)
+    check.boolean(stateful=stateful)
     if mixture_learning_rate is not None:
         check.non_negative(mixture_learning_rate=mixture_learning_rate)
     server_optimizer = server_step(server_optimizer)

@@ -102,6 +102,7 @@ def floral(
         raise SpecError("floral needs at least one adapted leaf; the plan's rules adapt none")
     check.positive_int(num_adaptors=num_adaptors)
     check.one_of(("client", "layer"), mixture_per=mixture_per)
+    check.boolean(stateful=stateful, center_adaptors=center_adaptors)
     check.non_negative(mu=mu)
     mixture_struct: PyTree = jax.ShapeDtypeStruct((num_adaptors,), jnp.float32)
     if mixture_per == "layer":

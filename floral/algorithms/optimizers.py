@@ -28,6 +28,7 @@ def sgd(
     """
     check.non_negative(learning_rate=learning_rate, weight_decay=weight_decay)
     _check_decay(momentum=momentum)
+    check.boolean(nesterov=nesterov)
     if nesterov and not momentum:
         raise SpecError("nesterov needs momentum; set momentum, as 0.9")
     steps = optax.sgd(learning_rate, momentum=momentum or None, nesterov=nesterov)
@@ -110,4 +111,4 @@ def _check_decay(**named: float) -> None:
     check.in_range(0.0, 1.0, **named)
     for name, value in named.items():
         if value == 1:
-            raise SpecError(f"{name} must be below 1, got {value!r}")
+            raise SpecError(f"{name} must be below 1, got {check.brief(value)}")

@@ -46,11 +46,12 @@ def batching(
       6
     """
     check.positive_int(batch_size=batch_size, epochs=epochs)
+    check.boolean(shuffle=shuffle)
     if steps is not None:
         check.positive_int(steps=steps)
         if epochs != 1:
             raise SpecError(f"give epochs or steps, not both: got epochs={epochs}, steps={steps}")
-    return Batching(batch_size, epochs, steps, bool(shuffle))
+    return Batching(batch_size, epochs, steps, shuffle)
 
 
 def num_steps(batching: Batching, max_size: int) -> int:

@@ -70,6 +70,7 @@ def federate(
     """
     check.seed(seed=seed)
     check.non_negative(unseen=unseen)
+    check.boolean(standardize=standardize)
     if shift is not None and not (callable(shift) and check.takes_two(shift)):
         raise DataError(
             "shift must be made by a factory, as fl.data.rotate(clusters=4), got "

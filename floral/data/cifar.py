@@ -48,6 +48,7 @@ def cifar(
     """
     check.one_of(_NAMES, classes=classes)
     check.one_of(("huggingface", "tfds"), via=via)
+    check.boolean(download=download)
     name = _NAMES[classes]
 
     def part(split: str) -> Source:

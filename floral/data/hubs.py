@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from floral import check
 from floral.data.first_argument import first_by_place
 from floral.data.sources import Source
 from floral.data.table_files import load_split, unreachable
@@ -81,6 +82,7 @@ def tfds(
     Raises:
       DataError: if it is unknown, not prepared, in a format that needs TensorFlow, or out of reach.
     """
+    check.boolean(download=download)
     import tensorflow_datasets
 
     where = data_dir or "the default folder"

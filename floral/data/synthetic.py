@@ -119,6 +119,7 @@ def synthetic_mlp(
     Differs from the paper's code: there the moments of hidden units are those of each client's own
     examples, here those of its cluster's x ~ N(0, I_d).
     """
+    check.boolean(standardize_hidden=standardize_hidden)
     kernel, bias, head = _parameters(clusters, dimension, rank, alpha, seed)
     mean, std = np.zeros((clusters, dimension)), np.ones((clusters, dimension))
     if standardize_hidden:

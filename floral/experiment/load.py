@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from floral import check
 from floral.check import did_you_mean
 from floral.errors import ConfigError, FloralError
 from floral.experiment import checkpoint, record
@@ -46,6 +47,7 @@ def load_run(
         checkpoint, or if no round was ever validated.
       DataError: if the data are gone, or not those that the run was trained on.
     """
+    check.boolean(best=best)
     folder, config = _method_of(Path(folder), method)
     last = checkpoint.latest_round(folder / "checkpoints")
     if last is None:
@@ -135,9 +137,8 @@ def naming_what_moved(folder: Path, config: Mapping[str, Any]) -> Iterator[None]
         for place in path_places(config):
             path = Path(str(value_at(config, place)))
             if path.is_absolute() and not path.exists():
-                raise type(error)(
-                    f"{error}; if it was moved: floral resume {folder} {'.'.join(place)}=…"
-                ) from error
+                mend = f"if it was moved: floral resume {folder} {'.'.join(place)}=…"
+                raise type(error)(*error.args[:-1], f"{error.args[-1]}; {mend}") from error
         raise
 
 

@@ -20,7 +20,7 @@ def worst_share(values: np.ndarray, *, share: float = 0.1, largest: bool = False
       0.5
     """
     check.in_range(0.0, 1.0, share=share)
-    check.one_of((True, False), largest=largest)
+    check.boolean(largest=largest)
     ordered = np.sort(_numbers(values))
     if largest:
         ordered = ordered[::-1]

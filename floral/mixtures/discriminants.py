@@ -92,6 +92,7 @@ def discriminants(
     """
     rounds = {"survey_rounds": survey_rounds, "group_rounds": group_rounds}
     check.positive_int(size=size, cells=cells, starts=starts, **rounds)
+    check.boolean(find_count=find_count)
     known_at = survey_rounds + group_rounds
 
     def init(key, batch, num_adaptors):

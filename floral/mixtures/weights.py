@@ -50,6 +50,7 @@ def softmax(
     check.positive(temperature=temperature)
     check.non_negative(noise=noise)
     check.in_range(0.0, 1.0, floor=floor)
+    check.boolean(renormalize=renormalize, plain_shares=plain_shares)
 
     def init(key, num_adaptors, traits):
         if floor * num_adaptors > 1:
@@ -123,6 +124,7 @@ def known(*, trait: str = "cluster", floor: float = 0.0, renormalize: bool = Tru
         a population is simulated, for a client whose trait names no adaptor.
     """
     check.in_range(0.0, 1.0, floor=floor)
+    check.boolean(renormalize=renormalize)
 
     def init(key, num_adaptors, traits):
         if trait not in traits:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import errors
 from flax import linen as nn
 
+from floral import check
 from floral.check import described
 from floral.errors import SpecError
 from floral.models.base import Model
@@ -68,6 +69,7 @@ def from_linen(
         raise SpecError(
             f"from_linen takes a flax.linen module, made, as nn.Dense(3), got {described(module)}"
         )
+    check.boolean(mask=mask)
     check_call("from_linen", type(module), train_argument, mask, features_argument)
 
     def arguments(batch: Batch, train: bool) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from floral import check
 from floral.check import described
 from floral.errors import SpecError
 from floral.models.base import Model
@@ -46,6 +47,7 @@ def from_nnx(
       >>> sorted(params), stats
       (['bias', 'kernel'], ())
     """
+    check.boolean(mask=mask)
     if isinstance(make, nnx.Module) or not callable(make):
         raise SpecError(
             "from_nnx takes a maker, as lambda rngs: nnx.Linear(3, 2, rngs=rngs), got "

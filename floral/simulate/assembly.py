@@ -133,6 +133,7 @@ def make_simulator(
     if personalization is None:
         personalization = make_personalization(batch_size=batching.batch_size)
     check.positive_int(evaluation_batch=evaluation_batch)
+    check.boolean(donate=donate)
     if dataset.unseen.all():
         raise SpecError("every client is marked unseen; at least one must train")
     if algorithm.check_traits is not None:

@@ -59,6 +59,7 @@ def check_parts(
     check.instance_of(
         FederatedAlgorithm, "fl.algorithms.fedavg(model, loss, local)", algorithm=algorithm
     )
+    check.boolean(**{"algorithm.global_model": algorithm.global_model})
     check.instance_of(
         FederatedDataset,
         "fl.data.federate(source, partition=...) or fl.data.from_clients(clients)",
@@ -237,7 +238,7 @@ def check_metrics(metrics: Mapping[str, Metric], seen: list[Seen]) -> None:
 
 def _as_metric(name: Any, given: Any) -> Metric:
     if not isinstance(name, str) or not name:
-        raise SpecError(f"metrics: expected names, got {name!r}")
+        raise SpecError(f"metrics: expected names, got {check.brief(name)}")
     if name in _RESERVED:
         raise SpecError(
             f"metrics.{name}: every evaluation has a column of this name; choose another"

@@ -28,7 +28,7 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
-from floral import tree
+from floral import check, tree
 from floral.adaptors import Factored, best_pair
 from floral.errors import SpecError
 from floral.messages import Reduced
@@ -74,6 +74,8 @@ def product_mean(*, whole_cohort: bool = False) -> Reducer:
     Source: Bai et al., "Federated Fine-tuning of Large Language Models under Heterogeneous Tasks
     and Client Resources", 2024 (FlexLoRA). Differs from the paper: factors are balanced.
     """
+
+    check.boolean(whole_cohort=whole_cohort)
 
     def fit(pairs: Products, factored: Factored) -> Reducer:
         _check_plain("product_mean", factored)
