@@ -6,9 +6,13 @@ So that parts meet only through types: a data set knows no algorithm, an algorit
 import ast
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import floral
 
@@ -40,11 +44,9 @@ HEAVY = {
     "datasets",
     "equinox",
     "matplotlib",
-    "mlxtend",
     "orbax",
     "pyarrow",
     "rich",
-    "sklearn",
     "tensorflow_datasets",
 }
 """Imported inside the functions that need them: most users never call those."""
@@ -135,3 +137,19 @@ def test_importing_floral_imports_nothing_heavy():
 def test_using_the_library_imports_no_heavy_package():
     code = "import floral\nfor name in floral.__all__: getattr(floral, name)"
     assert loaded(code, HEAVY - {"rich"}) == []  # flax brings rich
+
+
+def test_the_library_imports_only_what_its_core_installs_but_equinox():
+    """What a core dependency needs itself is installed too, as pydantic-core is."""
+    project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]
+    core = {canonicalize_name(Requirement(line).name) for line in project["dependencies"]}
+    theirs = [Requirement(line) for name in core for line in requires(name) or []]
+    installed = core | {canonicalize_name(one.name) for one in theirs if one.marker is None}
+    imports = {name.partition(".")[0] for path in MODULES for _, name in imported(parsed(path))}
+    found = packages_distributions()
+    beyond = {
+        name
+        for name in imports - {*sys.stdlib_module_names, "floral"}
+        if not installed & {canonicalize_name(package) for package in found[name]}
+    }
+    assert beyond == {"equinox"}

@@ -1,3 +1,5 @@
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -308,6 +310,19 @@ def test_cluster_scores_know_groups_by_any_number_and_chance_by_none():
     chance = mixtures.cluster_scores(np.eye(4)[drawn], clusters)
     assert abs(chance["ari"]) < 0.03
     assert chance["nmi"] < 0.1
+
+
+def test_cluster_scores_are_those_of_scikit_learn():
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+    rng = np.random.default_rng(0)
+    for clients, adaptors, groups in itertools.product((1, 2, 7, 30), (1, 2, 5), (1, 3)):
+        chosen, clusters = rng.integers(adaptors, size=clients), rng.integers(groups, size=clients)
+        for truth in (clusters, chosen, np.arange(clients)):
+            found = mixtures.cluster_scores(np.eye(adaptors)[chosen], truth)
+            ari = adjusted_rand_score(truth, chosen)
+            nmi = normalized_mutual_info_score(truth, chosen)
+            assert found == pytest.approx({"ari": ari, "nmi": nmi}, abs=1e-12)
 
 
 def test_effective_adaptors_count_what_a_population_uses():

@@ -15,7 +15,7 @@ from floral.data.clients import FederatedDataset, Split, federated, from_clients
 from floral.data.flat import from_flat
 from floral.data.generated import generated
 from floral.data.hubs import huggingface, tfds
-from floral.data.idx_files import idx, mnist
+from floral.data.idx_files import digits, idx, mnist
 from floral.data.lazy import LazyArray
 from floral.data.lookup import Batches, as_batches, distinct_examples, show
 from floral.data.mapped import mapped, save_mapped
@@ -33,7 +33,7 @@ from floral.data.partition import (
 )
 from floral.data.population import synthetic_population
 from floral.data.shift import Shift, label_shift, noise, none, permute, rotate
-from floral.data.sources import Source, arrays, digits, from_npz, npz
+from floral.data.sources import Source, arrays, from_npz, npz
 from floral.data.synthetic import SyntheticTask, synthetic_linear, synthetic_mlp
 from floral.data.tables import from_dataset
 

@@ -16,13 +16,36 @@ from floral.data.sources import Source, arrays, existing
 from floral.errors import DataError
 from floral.typing import FilePath
 
-__all__ = ["idx", "mnist"]
+__all__ = ["digits", "idx", "mnist"]
 
 _FOLDERS = {"digits": "mnist", "fashion": "fashion_mnist"}
 _PARTS = ("train", "t10k")
 _FILES = [
     f"{part}-{kind}" for part in _PARTS for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
 ]
+
+
+@first_by_place
+def digits(*, per_class: int | None = None) -> Source:
+    """5,000 MNIST digits, 500 a class, which come with the package.
+
+    ``x`` is ``[M, 28, 28, 1]`` in [0, 1]; the order is the file's, by class.
+
+    Args:
+      per_class: the first so many of each digit; None takes all 500.
+    """
+    if per_class is not None:
+        check.positive_int(per_class=per_class)
+        check.in_range(1, 500, per_class=per_class)
+    folder = Path(__file__).parent / "mnist_5k"
+    source = idx(
+        images=folder / "images-idx3-ubyte.gz", labels=folder / "labels-idx1-ubyte.gz"
+    )._replace(fields={}, name="digits")
+    if per_class is None:
+        return source
+    y = source.examples["y"]
+    rows = np.concatenate([np.flatnonzero(y == c)[:per_class] for c in range(10)])
+    return source._replace(examples={name: a[rows] for name, a in source.examples.items()})
 
 
 @first_by_place

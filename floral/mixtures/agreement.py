@@ -62,14 +62,46 @@ def cluster_scores(weights: np.ndarray, clusters: np.ndarray) -> dict[str, float
       >>> cluster_scores(np.eye(2)[[1, 1, 0, 0]], np.array([0, 0, 1, 1]))
       {'ari': 1.0, 'nmi': 1.0}
     """
-    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
-
     chosen = np.argmax(mixtures_of(weights), axis=1)
-    clusters = clusters_of(clusters, len(chosen))
-    return {
-        "ari": float(adjusted_rand_score(clusters, chosen)),
-        "nmi": float(normalized_mutual_info_score(clusters, chosen)),
-    }
+    counts = _counts(chosen, clusters_of(clusters, len(chosen)))
+    return {"ari": _adjusted_rand(counts), "nmi": _mutual_information(counts)}
+
+
+def _counts(chosen: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """How many clients are in each pair of groups, [groups chosen, clusters]; none is empty."""
+    rows, row = np.unique(chosen, return_inverse=True)
+    columns, column = np.unique(clusters, return_inverse=True)
+    counts = np.zeros((len(rows), len(columns)), int)
+    np.add.at(counts, (row, column), 1)
+    return counts
+
+
+def _adjusted_rand(counts: np.ndarray) -> float:
+    """(index - expected) / (maximum - expected), of pairs of clients in one group of both."""
+
+    def pairs(sizes: np.ndarray) -> int:
+        return int(np.sum(sizes * (sizes - 1) // 2))
+
+    both, chosen, given = pairs(counts), pairs(counts.sum(axis=1)), pairs(counts.sum(axis=0))
+    every = pairs(counts.sum())
+    expected = chosen * given / every if every else 0.0
+    most = (chosen + given) / 2
+    return 1.0 if both == chosen == given else (both - expected) / (most - expected)
+
+
+def _mutual_information(counts: np.ndarray) -> float:
+    """Mutual information over the mean of both entropies; 1 where both are one group."""
+    joint = counts / counts.sum()
+    chosen, given = joint.sum(axis=1), joint.sum(axis=0)
+    if len(chosen) == len(given) == 1:
+        return 1.0
+
+    def entropy_of(shares: np.ndarray) -> float:
+        held = np.sort(shares[shares > 0])  # in one order, so that like groups are exactly 1
+        return float(-np.sum(held * np.log(held)))
+
+    of_both = entropy_of(chosen) + entropy_of(given)
+    return max(0.0, 2 * (of_both - entropy_of(joint.ravel())) / of_both)
 
 
 def matching(weights: np.ndarray, clusters: np.ndarray) -> np.ndarray:

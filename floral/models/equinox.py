@@ -32,9 +32,15 @@ def from_equinox(make: Callable[[Key], Any]) -> Model:
 
     Raises:
       SpecError: for no maker; when initialised, for a module with a state (``eqx.nn.State``, as
-        batch norm keeps it), with keys of its own, or with dropout and no ``key`` in its call.
+        batch norm keeps it), with keys of its own, or with dropout and no ``key`` in its call; if
+        equinox is not installed.
     """
-    import equinox as eqx
+    try:
+        import equinox as eqx
+    except ImportError as error:
+        raise SpecError(
+            "from_equinox needs the package equinox, which is not installed: pip install equinox"
+        ) from error
 
     if isinstance(make, eqx.Module) or not callable(make):
         raise SpecError(

@@ -2,6 +2,8 @@
 
 # ruff: noqa: E501  (a row is a line)
 
+import sys
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -49,6 +51,12 @@ MODULES = {
     "a pair of functions": (lambda: (len, len), "must be a Model.*got tuple"),
     "nothing": (lambda: None, "got NoneType"),
 }
+
+
+def test_a_package_that_is_not_installed_is_named_with_the_line_that_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "equinox", None)
+    with pytest.raises(SpecError, match=r"equinox, which is not installed: pip install equinox$"):
+        fl.models.from_equinox(lambda key: None)
 
 
 @pytest.mark.parametrize(("make", "said"), MODULES.values(), ids=MODULES)
