@@ -31,8 +31,9 @@ def cifar(
 ) -> Source:
     """All 60,000 images of CIFAR-10 or CIFAR-100: x ``[60000, 32, 32, 3]`` in [0, 1].
 
-    The 50,000 training images come first; the field ``"file"`` is 0 for them and 1 for the 10,000
-    others. Labels of CIFAR-100 are the 100 fine ones.
+    The 50,000 training images come first; the field ``"split"`` is "train" for them and "test" for
+    the 10,000 others, so that ``split="split"`` of ``federate`` (``data.split: split``) keeps
+    CIFAR's own test images apart. Labels of CIFAR-100 are the 100 fine ones.
 
     Args:
       classes: 10 or 100.
@@ -69,4 +70,5 @@ def cifar(
             )
     x, y = (np.concatenate([one.examples[field] for one in parts]) for field in "xy")
     sizes = [len(one.examples["y"]) for one in parts]
-    return Source({"x": x, "y": y}, {"file": np.repeat([0, 1], sizes)}, classes, name)
+    split = np.repeat(["train", "test"], sizes)
+    return Source({"x": x, "y": y}, {"split": split}, classes, name)

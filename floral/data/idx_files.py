@@ -97,9 +97,10 @@ def mnist(
 ) -> Source:
     """All 70,000 images of MNIST or Fashion-MNIST: x ``[70000, 28, 28, 1]`` in [0, 1].
 
-    The 60,000 training images come first; the field ``"file"`` is 0 for them and 1 for the 10,000
-    others. Nothing is downloaded; in a checkout, ``experiments/floral/fetch.py`` puts the files
-    where they are looked for.
+    The 60,000 training images come first; the field ``"split"`` is "train" for them and "test" for
+    the 10,000 others, so that ``split="split"`` of ``federate`` (``data.split: split``) keeps
+    MNIST's own test images apart. Nothing is downloaded; a checkout of floral has a script that
+    puts the files where they are looked for, ``experiments/floral/fetch.py``.
 
     Args:
       variant: digits, or fashion: articles of clothing in the same format.
@@ -115,7 +116,9 @@ def mnist(
     if not place.is_dir():
         raise DataError(
             f"no folder {str(place)!r} with the files of MNIST's {variant}: put "
-            f"{', '.join(_FILES)} there, gzipped or not, or say by folder where they are"
+            f"{', '.join(_FILES)} there, gzipped or not, or say by folder where they are; "
+            f"a checkout of floral does so by: python experiments/floral/fetch.py "
+            f"{_FOLDERS[variant]}"
         )
 
     def files(kind: str) -> list[str]:
@@ -127,7 +130,8 @@ def mnist(
         ]
 
     source = idx(images=files("images-idx3"), labels=files("labels-idx1"))
-    return source._replace(name=_FOLDERS[variant])
+    split = np.array(["train", "test"])[source.fields["file"]]
+    return source._replace(fields={"split": split}, name=_FOLDERS[variant])
 
 
 def _read_idx(path: str, num_axes: int) -> np.ndarray:

@@ -109,7 +109,7 @@ def test_both_libraries_give_the_same_images_and_fine_labels(hub, prepared, clas
     np.testing.assert_array_equal(source.examples["x"], pixels / np.float32(255))
     assert source.examples["x"].dtype == np.float32
     assert source.examples["y"].tolist() == labels["train"] + labels["test"]
-    assert source.fields["file"].tolist() == [0] * 10 + [1] * 4
+    assert source.fields["split"].tolist() == ["train"] * 10 + ["test"] * 4
     assert source.num_classes == classes
     assert source.name == f"cifar{classes}"
 

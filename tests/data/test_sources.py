@@ -202,8 +202,16 @@ def test_mnist_is_its_four_files_zipped_or_not(small_mnist):
     )
     np.testing.assert_array_equal(source.examples["x"], joined.examples["x"])
     assert source.examples["y"].tolist() == [0, 1, 2, 3, 4, 5, 0, 1]
-    assert source.fields["file"].tolist() == [0] * 6 + [1] * 2
+    assert source.fields["split"].tolist() == ["train"] * 6 + ["test"] * 2
     assert source.name == "mnist"
+
+
+def test_the_test_images_of_mnist_can_be_kept_for_testing(small_mnist):
+    source = data.mnist(folder=str(small_mnist))
+    population = data.federate(source, partition=data.iid(clients=2), split="split", seed=0)
+    for name, expected in (("train", source.examples["y"][:6]), ("test", source.examples["y"][6:])):
+        held = population.splits[name].examples["y"]
+        assert sorted(held.tolist()) == sorted(expected.tolist())
 
 
 def test_a_missing_mnist_says_how_to_get_it(small_mnist, tmp_path):
