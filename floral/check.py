@@ -36,6 +36,7 @@ __all__ = [
     "seed",
     "shown",
     "takes_two",
+    "whole",
 ]
 
 
@@ -81,6 +82,14 @@ def positive_int(**named: Any) -> None:
     for name, value in named.items():
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
             raise SpecError(f"{name} must be a whole number of at least 1, got {brief(value)}")
+        if value > _LARGEST:
+            raise SpecError(f"{name} must be at most {_LARGEST}, got {brief(value)}")
+
+
+def whole(**named: Any) -> None:
+    """Raises SpecError unless every value is a whole number of at least zero, in 32 bits."""
+    for name, value in named.items():
+        seed(**{name: value})
         if value > _LARGEST:
             raise SpecError(f"{name} must be at most {_LARGEST}, got {brief(value)}")
 

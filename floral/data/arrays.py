@@ -67,9 +67,10 @@ def check_examples(
             )
     for name, array in examples.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            place = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+            row, *within = (int(i) for i in np.argwhere(~np.isfinite(array))[0])
+            at = f" at {tuple(within)}" if within else ""
             raise DataError(
-                f"{where}: {name!r} of example {place[0]} is {array[place]} at {place[1:]}; "
+                f"{where}: {name!r} of example {row} is {array[(row, *within)]}{at}; "
                 "every number must be finite"
             )
     _check_labels(examples["y"], where, num_classes)

@@ -53,7 +53,7 @@ def as_examples(
 def as_features(values: Any, what: str) -> np.ndarray:
     """Features as numbers of 32 bits or fewer; images of bytes, and of PIL, in [0, 1]."""
     if are_images(values):
-        values = as_pixels(values, what)
+        values = as_pixels(list(values), what)
     return scaled(canonical(values, what))
 
 

@@ -5,15 +5,15 @@ one sentence says so where there is none.
 """
 
 import importlib.util
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from floral import check
 from floral.data.first_argument import first_by_place
-from floral.data.sources import Source
-from floral.data.table_files import load_split, unreachable
-from floral.data.tables import Table, as_tables, asked_for, known_column, source_of
+from floral.data.sources import Source, file_name
+from floral.data.table_columns import Table, known_column, source_of
+from floral.data.table_files import load_parts, unreachable
+from floral.data.tables import as_tables, asked_for
 from floral.errors import DataError
 from floral.typing import FileOrName, FilePath
 
@@ -47,10 +47,10 @@ def huggingface(
     Raises:
       DataError: if it cannot be found, read or reached.
     """
-    path = os.fspath(path)
-    tables: dict[str, Table] = {}
-    for ours, theirs in asked_for(split, path).items():
-        tables |= {ours: as_tables(load_split(path, theirs, config), None, path)[""]}
+    path = file_name(path)
+    asked_for(split, path)  # refused before anything is read
+    parts, file = load_parts(path, config)
+    tables = as_tables(parts, split, path, file=file)
     return source_of(tables, x=x, y=y, client=client, num_classes=num_classes, name=path)
 
 

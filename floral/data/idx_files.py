@@ -2,7 +2,6 @@
 
 import gzip
 import math
-import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from floral import check
 from floral.data.first_argument import first_by_place
-from floral.data.sources import Source, arrays, existing
+from floral.data.sources import Source, arrays, existing, file_name
 from floral.errors import DataError
 from floral.typing import FilePath
 
@@ -68,16 +67,28 @@ def idx(
       DataError: if a file is missing, is not IDX, is cut short, or the two disagree.
     """
     image_paths, label_paths = (
-        [os.fspath(path) for path in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
+        [
+            file_name(path)
+            for path in (
+                paths if isinstance(paths, Sequence) and not isinstance(paths, str) else [paths]
+            )
+        ]
         for paths in (images, labels)
     )
     if len(image_paths) != len(label_paths):
         raise DataError(f"{len(image_paths)} image files but {len(label_paths)} label files")
+    if not image_paths:
+        raise DataError("images names no file; give at least one")
     x = [_read_idx(path, 3) for path in image_paths]
     y = [_read_idx(path, 1) for path in label_paths]
     for path, some_x, some_y in zip(image_paths, x, y, strict=True):
         if len(some_x) != len(some_y):
             raise DataError(f"{path!r} has {len(some_x)} images for {len(some_y)} labels")
+        if some_x.shape[1:] != x[0].shape[1:]:
+            raise DataError(
+                f"{path!r} has images of {list(some_x.shape[1:])}, {image_paths[0]!r} of "
+                f"{list(x[0].shape[1:])}; make all images of one size"
+            )
     file = np.repeat(np.arange(len(x)), [len(some) for some in x])
     labels_of_all = np.concatenate(y).astype(np.int32)
     return arrays(
@@ -135,7 +146,7 @@ def mnist(
 
 
 def _read_idx(path: str, num_axes: int) -> np.ndarray:
-    data = existing(Path(path)).read_bytes()
+    data = existing(path).read_bytes()
     if data[:2] == b"\x1f\x8b":
         try:
             data = gzip.decompress(data)
@@ -150,8 +161,9 @@ def _read_idx(path: str, num_axes: int) -> np.ndarray:
     start = 4 + 4 * num_axes
     shape = tuple(int(n) for n in np.frombuffer(data[4:start].ljust(4 * num_axes, b"\0"), ">u4"))
     if len(data) - start != math.prod(shape):
+        held = max(len(data) - start, 0)
         raise DataError(
-            f"{path!r} is cut short: its header announces {math.prod(shape)} bytes for "
-            f"{list(shape)}, it has {max(len(data) - start, 0)}"
+            f"{path!r} is {'too long' if held > math.prod(shape) else 'cut short'}: its header "
+            f"announces {math.prod(shape)} bytes for {list(shape)}, it has {held}"
         )
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)

@@ -13,7 +13,7 @@ import numpy as np
 from floral import check
 from floral.data.aligned import aligned_copy
 from floral.data.columns import as_array, as_numbers, narrowed
-from floral.data.missing import first_missing, is_missing
+from floral.data.missing import first_alike, first_missing, is_missing
 from floral.errors import DataError
 
 __all__ = ["Targets", "as_targets", "shared_names"]
@@ -141,7 +141,9 @@ def _words(array: np.ndarray, where: str) -> np.ndarray | None:
     if kind == "U":
         return array
     try:
-        return np.array([v.decode() if isinstance(v, bytes) else v for v in array.tolist()])
+        words = [v.decode() if isinstance(v, bytes) else v for v in array.tolist()]
+        # Of objects, so that the zero characters at the end of words are kept.
+        return np.array(words, object if any("\0" in word for word in words) else np.str_)
     except UnicodeDecodeError as error:
         raise DataError(f"{where}: labels are bytes that are no UTF-8 text: {error}") from error
 
@@ -154,6 +156,12 @@ def _of_words(
     words: np.ndarray, where: str, num_classes: int | None, names: tuple[str, ...] | None
 ) -> Targets:
     known = tuple(_in_order(set(words.tolist()))) if names is None else names
+    alike = first_alike(known)
+    if alike is not None:
+        raise DataError(
+            f"{where}: labels {alike[0]!a} and {alike[1]!a} look the same; write one class in one "
+            "way"
+        )
     number = {name: index for index, name in enumerate(known)}
     values = np.array([number.get(word, -1) for word in words.tolist()], np.int32)
     unknown = np.flatnonzero(values < 0)

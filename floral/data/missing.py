@@ -1,13 +1,15 @@
-"""Values that are missing, in whichever form a file, a frame or an array writes it."""
+"""Values that are missing, in whichever form a file writes it, and words that look the same."""
 
 import decimal
 import math
 import numbers
+import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-__all__ = ["first_missing", "is_missing"]
+__all__ = ["first_alike", "first_missing", "is_missing"]
 
 _WRITTEN = ("", "None", "nan", "NaN", "NaT", "<NA>")
 """What Python writes where a value was missing before it became a word."""
@@ -51,3 +53,21 @@ def first_missing(values: np.ndarray) -> int | None:
         return next((place for place, value in enumerate(values) if is_missing(value)), None)
     places = np.flatnonzero(missing)
     return int(places[0]) if len(places) else None
+
+
+def first_alike(words: Iterable[str]) -> tuple[str, str] | None:
+    """Two different words that nobody can tell apart; None where there are none.
+
+    They differ in blanks or zero characters around them alone, or in how an accent is stored.
+
+    Example:
+      >>> first_alike(["cat", "dog", "cat "])
+      ('cat', 'cat ')
+    """
+    known: dict[str, str] = {}
+    for word in words:
+        seen = unicodedata.normalize("NFC", word).replace("\0", " ").strip()
+        other = known.setdefault(seen, word)
+        if other != word:
+            return other, word
+    return None

@@ -1,13 +1,13 @@
 """Names of clients, given as such or as a field of the examples that they own."""
 
 import numbers
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from floral.data.columns import as_array
-from floral.data.missing import first_missing, is_missing
+from floral.data.missing import first_alike, first_missing, is_missing
 from floral.errors import DataError
 
 __all__ = ["names_array", "sortable_names"]
@@ -40,7 +40,17 @@ def names_array(names: Sequence[Any] | np.ndarray, count: int, what: str) -> np.
     if len(known) < count:
         (twice, *_) = np.setdiff1d(np.arange(count), first)
         raise DataError(f"{what}: the name {str(words[twice])!r} is given twice")
+    _check_apart(known.tolist(), what)
     return words
+
+
+def _check_apart(words: Iterable[str], what: str) -> None:
+    alike = first_alike(words)
+    if alike is not None:
+        raise DataError(
+            f"{what}: the names {alike[0]!a} and {alike[1]!a} look the same; write one client in "
+            "one way"
+        )
 
 
 def sortable_names(values: np.ndarray, field: str) -> np.ndarray:
@@ -60,17 +70,25 @@ def sortable_names(values: np.ndarray, field: str) -> np.ndarray:
         values = _of_one_type(values, field)
     if values.dtype.kind == "S":
         try:
-            return np.char.decode(values, "utf-8")
+            values = np.char.decode(values, "utf-8")
         except UnicodeDecodeError as error:
             raise DataError(f"field {field!r} holds bytes that are no UTF-8: {error}") from error
     if values.dtype.kind == "f":
         whole = np.rint(values)
-        broken = np.flatnonzero(whole != values)
+        digits = np.finfo(values.dtype).nmant + 1
+        broken = np.flatnonzero((whole != values) | (np.abs(values) > 2.0**digits))
         if len(broken):
-            raise _is_no_name(field, broken[0], values[broken[0]].item())
+            raise _is_no_name(
+                field,
+                broken[0],
+                values[broken[0]].item(),
+                f" (in {values.dtype}: up to 2^{digits})",
+            )
         return whole.astype(np.int64)
     if values.dtype.kind not in "biuUmM":
         raise _is_no_name(field, 0, values[0])
+    if values.dtype.kind == "U":
+        _check_apart(np.unique(values).tolist(), f"field {field!r}")
     return values
 
 
@@ -81,12 +99,14 @@ def _of_one_type(values: np.ndarray, field: str) -> np.ndarray:
     for place, value in enumerate(values):
         if type(value) is not type(values[0]) or not isinstance(value, str | bytes):
             raise _is_no_name(field, place, value)
+        if ("\0" in value) if isinstance(value, str) else (b"\0" in value):
+            raise _is_no_name(field, place, value)  # NumPy would cut it off
     return np.array(values.tolist())
 
 
-def _is_no_name(field: str, place: int, value: Any) -> DataError:
+def _is_no_name(field: str, place: int, value: Any, numbers: str = "") -> DataError:
     shown = " ".join(repr(value).split())[:80]
     return DataError(
         f"field {field!r} of example {place} is {shown}; clients are named by words or by whole "
-        "numbers, all of one type"
+        f"numbers{numbers}, all of one type"
     )

@@ -91,7 +91,7 @@ def dirichlet(*, clients: int = 100, alpha: float = 0.5, min_examples: int = 1) 
     """
     check.positive_int(clients=clients)
     check.positive(alpha=alpha)
-    check.non_negative(min_examples=min_examples)
+    check.whole(min_examples=min_examples)
 
     def deal(fields: Mapping[str, np.ndarray], rng: np.random.Generator) -> Partition:
         labels = _classes(fields)
@@ -146,7 +146,7 @@ def quantity_skew(*, clients: int = 100, alpha: float = 0.5, min_examples: int =
     """
     check.positive_int(clients=clients)
     check.positive(alpha=alpha)
-    check.non_negative(min_examples=min_examples)
+    check.whole(min_examples=min_examples)
 
     def deal(fields: Mapping[str, np.ndarray], rng: np.random.Generator) -> Partition:
         total = _enough(fields, clients, min_examples)

@@ -56,8 +56,10 @@ class _Scaled(LazyArray):
 
 
 def are_images(rows: Any) -> bool:
-    """Whether a list holds images of PIL."""
-    first = rows[0] if isinstance(rows, Sequence) and len(rows) else None
+    """Whether a list, an array of objects or a column of a frame holds images of PIL."""
+    first = None
+    if isinstance(rows, Sequence) or (getattr(rows, "dtype", "") == "O" and rows.ndim == 1):
+        first = next(iter(rows), None)
     return hasattr(first, "mode") and hasattr(first, "getexif")
 
 

@@ -23,7 +23,7 @@ from floral.display import as_html, each, examples
 from floral.errors import DataError
 from floral.typing import FilePath
 
-__all__ = ["Source", "arrays", "existing", "from_npz", "npz"]
+__all__ = ["Source", "arrays", "existing", "file_name", "from_npz", "npz"]
 
 
 class Source(NamedTuple):
@@ -109,7 +109,7 @@ def npz(*, path: FilePath, x: str = "x", y: str = "y", num_classes: int | None =
       y: the name of the targets in it.
       num_classes: the number of classes; by default the largest label plus one.
     """
-    path = os.fspath(path)
+    path = file_name(path)
     held = _read_npz(path)
     for name in (x, y):
         if name not in held:
@@ -131,7 +131,7 @@ def from_npz(*, path: FilePath, num_classes: int | None = None) -> FederatedData
       path: the file.
       num_classes: the number of classes, or None where the targets are not classes.
     """
-    path = os.fspath(path)
+    path = file_name(path)
     held = _read_npz(path)
     if "x_train" not in held:
         raise DataError(f"{path!r} has no array 'x_train'; it has {', '.join(held)}")
@@ -140,6 +140,17 @@ def from_npz(*, path: FilePath, num_classes: int | None = None) -> FederatedData
         if f"y_{name}" not in held:
             raise DataError(f"{path!r} has 'x_{name}' but no 'y_{name}'")
     taken = {f"{axis}_{name}" for name in names for axis in "xy"}
+    for name in held:
+        axis, _, split = name.lower().partition("_")
+        other = f"{'y' if axis == 'x' else 'x'}_{split}"
+        paired = split in SPLITS or other in map(str.lower, held)
+        if axis in ("x", "y") and split and paired and name not in taken:
+            raise DataError(
+                f"{path!r}: the array {name!r} is of no split; a split is a pair as x_test and "
+                f"y_test, of {', '.join(SPLITS)}"
+            )
+        if not held[name].ndim:
+            raise DataError(f"{path!r}: {name!r} is a single number; N clients lead every array")
     counts = {name: len(held[name]) for name in taken}
     if len(set(counts.values())) > 1:
         described = ", ".join(f"{n!r} has {counts[n]}" for n in sorted(counts))
@@ -154,16 +165,35 @@ def from_npz(*, path: FilePath, num_classes: int | None = None) -> FederatedData
 
 def _read_npz(path: str) -> dict[str, np.ndarray]:
     try:
-        with np.load(existing(Path(path)), allow_pickle=False) as file:
+        with np.load(existing(path), allow_pickle=False) as file:
             return dict(file)
     except (ValueError, TypeError, AttributeError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path!r} is no npz file of plain arrays: {error}") from error
 
 
-def existing(path: Path) -> Path:
+def file_name(path: Any) -> str:
+    """A path, or a name, as text.
+
+    Raises:
+      DataError: for what is none, and for an address of the network, which nothing here reads.
+    """
+    if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+        raise DataError(f"path must be the path of a file, got {check.brief(path)}")
+    name = os.fspath(path)
+    if "://" in name:
+        raise DataError(
+            f"{check.brief(name)} is an address, and nothing is fetched from there; download the "
+            "file and give its path"
+        )
+    return name
+
+
+def existing(path: Any) -> Path:
     """The path of a file that is there; otherwise DataError names the nearest that is."""
-    if not path.is_file():
-        beside = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
-        hint = check.did_you_mean(path, [str(file) for file in beside if file.is_file()])
-        raise DataError(f"no data file at {str(path)!r}{hint}")
-    return path
+    given = Path(file_name(path))
+    place = given.expanduser()
+    if not os.path.isfile(place):  # False too for what no file can be called
+        beside = sorted(place.parent.iterdir()) if os.path.isdir(place.parent) else []
+        hint = check.did_you_mean(place, [str(file) for file in beside if file.is_file()])
+        raise DataError(f"no data file at {str(given)[:200]!r}{hint}")
+    return place

@@ -3,16 +3,18 @@
 What a spreadsheet writes is read, or its fault is named with file and line.
 """
 
+import csv
 import gzip
+import io
+import itertools
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from floral.data.network import hub_answers, offline
-from floral.data.splits import sliced
 from floral.errors import DataError
 
-__all__ = ["load_split", "reason", "unreachable"]
+__all__ = ["load_parts", "reason", "unreachable"]
 
 _FILES = {
     ".parquet": "parquet",
@@ -23,13 +25,14 @@ _FILES = {
     ".ndjson": "json",
 }
 _SEPARATORS = (",", ";", "\t", "|")
+_FIRST_LINES = 50  # of a file, among which its names and first row are
 
 
-def load_split(path: str, split: str, config: str | None) -> Any:
-    """The ``datasets.Dataset`` of a path or name, and of a split of it.
+def load_parts(path: str, config: str | None) -> tuple[dict[str, Any], bool]:
+    """The ``datasets.Dataset`` of each split of a path or name, and whether they are of one file.
 
     Raises:
-      DataError: if it cannot be found, read or reached, or has no such split.
+      DataError: if it cannot be found, read or reached.
     """
     import datasets
     from datasets.exceptions import DatasetsError
@@ -39,26 +42,37 @@ def load_split(path: str, split: str, config: str | None) -> Any:
     if looks_local and not local.exists():
         raise DataError(f"no data set at {path!r}")
     if local.is_file():
-        return sliced({"train": _of_file(local, path)}, split, path, file=True)
+        return {"train": _of_file(local, path)}, True
+    if local.is_dir():
+        _check_folder(local, path)
     try:
         if (local / "dataset_dict.json").is_file() or (local / "state.json").is_file():
             loaded: Any = datasets.load_from_disk(str(local))
             own = str(getattr(loaded, "split", None) or "train").partition("[")[0]
             parts = dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {own: loaded}
-            return sliced({str(name): part for name, part in parts.items()}, split, path)
-        if local.is_dir():
-            return datasets.load_dataset(str(local), config, split=split)
-        with nullcontext() if hub_answers() else offline():
-            return datasets.load_dataset(path, config, split=split)
+        elif local.is_dir():
+            parts = dict(datasets.load_dataset(str(local), config))
+        else:
+            with nullcontext() if hub_answers() else offline():
+                parts = dict(datasets.load_dataset(path, config))
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         if unreachable(error):
             raise DataError(
                 f"no network: the hub's data set {path!r} is not on this machine; save it on a "
                 "connected one with save_to_disk and give that folder"
             ) from error
-        raise DataError(
-            f"datasets cannot read {path!r}, split {split!r}: {reason(error)}"
-        ) from error
+        raise DataError(f"datasets cannot read {path!r}: {reason(error)}") from error
+    return {str(name): part for name, part in parts.items()}, False
+
+
+def _check_folder(folder: Path, path: str) -> None:
+    """Raises DataError for a folder of no files, and for a file of it that would be misread."""
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+    if not files:
+        raise DataError(f"{path!r} is a folder of no files")
+    for file in files:
+        if _FILES.get(_suffix(file)) == "csv":
+            _check_columns(file, "\t" if _suffix(file) == ".tsv" else ",", str(file))
 
 
 def _suffix(file: Path) -> str:
@@ -71,6 +85,7 @@ def _of_file(file: Path, path: str) -> Any:
     import glob
 
     import datasets
+    import pyarrow.parquet
     from datasets.exceptions import DatasetsError
 
     suffix = _suffix(file)
@@ -79,9 +94,12 @@ def _of_file(file: Path, path: str) -> Any:
     settings = {}
     if _FILES[suffix] == "csv":
         settings["sep"] = _separator(file, suffix, path)
-    elif _FILES[suffix] == "json":
-        _check_text(file, path)
+        _check_columns(file, settings["sep"], path)
+    elif _FILES[suffix] == "json" and not _check_text(file, path).strip("\ufeff \t\r\n"):
+        raise DataError(f"{path!r} is empty")
     try:
+        if suffix == ".parquet" and not pyarrow.parquet.read_metadata(file).num_rows:
+            raise DataError(f"{path!r} holds no rows")
         held = glob.escape(str(file.absolute()))
         return datasets.load_dataset(_FILES[suffix], data_files=held, split="train", **settings)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, DatasetsError) as error:
@@ -89,17 +107,41 @@ def _of_file(file: Path, path: str) -> Any:
 
 
 def _separator(file: Path, suffix: str, path: str) -> str:
-    """What separates the columns of a csv file, by its first line; tabs for tsv."""
-    text = _check_text(file, path)
-    head = text.lstrip("\ufeff\r\n").partition("\n")[0]
-    if not head.strip():
+    """What separates the columns of a csv file: what divides its first lines best; tabs for tsv."""
+    marks = ("\t",) if suffix == ".tsv" else _SEPARATORS
+    return max(marks, key=lambda mark: _fit(_first_rows(_check_text(file, path), mark)))
+
+
+def _fit(rows: list[list[str]]) -> tuple[bool, bool, int]:
+    """Whether names and values are as many, and how many: decimal commas divide values alone."""
+    names, values = (len(row) for row in (rows * 2)[:2]) if rows else (0, 0)
+    return names > 1, names == values, names
+
+
+def _check_columns(file: Path, mark: str, path: str) -> None:
+    """Raises DataError where the names of a csv file's columns are not those of its values."""
+    rows = _first_rows(_check_text(file, path), mark)
+    if not rows:
         raise DataError(f"{path!r} is empty: its first line must name the columns")
-    found = [mark for mark in _SEPARATORS if mark in head]
-    return "\t" if suffix == ".tsv" else (found or [","])[0]
+    names = rows[0]
+    for place, name in enumerate(names):
+        if name.strip() and name in names[:place]:
+            raise DataError(f"{path!r}: two columns are called {name!r}; rename one")
+    if len(rows) > 1 and len(rows[1]) > len(names):
+        raise DataError(
+            f"{path!r}: its first line names {len(names)} columns, but the first row has "
+            f"{len(rows[1])} values; name every column, and end no row with a separator"
+        )
+
+
+def _first_rows(text: str, mark: str) -> list[list[str]]:
+    """The first two lines of a table that are not blank, by what separates their columns."""
+    lines = csv.reader(io.StringIO(text.lstrip("\ufeff"), newline=""), delimiter=mark)
+    return list(itertools.islice((row for row in lines if any(map(str.strip, row))), 2))
 
 
 def _check_text(file: Path, path: str) -> str:
-    """The start of a text file, once all of it is known to be UTF-8."""
+    """The first lines of a text file, once all of it is known to be UTF-8."""
     start, number = "", 0
     opened = gzip.open if file.suffix.lower() == ".gz" else open
     try:
@@ -108,7 +150,7 @@ def _check_text(file: Path, path: str) -> str:
                 text = line.decode("utf-8")
                 if b"\0" in line:
                     raise DataError(f"{path!r}: line {number} holds a zero byte; save it as UTF-8")
-                if not start.strip():
+                if number <= _FIRST_LINES or not start.strip():
                     start += text
     except UnicodeDecodeError as error:
         byte = error.object[error.start]

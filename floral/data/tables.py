@@ -5,32 +5,19 @@ columns. Where several splits are asked for, they are read as one source, whose 
 which one each example is of: client names mean the same clients in all of them.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from floral import check
-from floral.data.columns import as_array, as_numbers
-from floral.data.door import as_features
-from floral.data.sources import Source, arrays
-from floral.data.splits import SPLITS, sliced
+from floral.data.library_columns import check_plain, library_column
+from floral.data.sources import Source
+from floral.data.splits import SPLITS, check_apart, sliced
+from floral.data.table_columns import Table, source_of
 from floral.errors import DataError
 
-__all__ = ["Table", "as_tables", "asked_for", "from_dataset", "known_column", "source_of"]
-
-Columns = str | Sequence[str]
-
-
-class Table(NamedTuple):
-    """Columns by name."""
-
-    columns: tuple[str, ...]
-    """Their names."""
-    read: Callable[[str], Any]
-    """The values of one."""
-    features: Mapping[str, Any] = {}
-    """What else is known of them, as a ClassLabel's names."""
+__all__ = ["as_tables", "asked_for", "from_dataset"]
 
 
 def from_dataset(
@@ -71,8 +58,17 @@ def from_dataset(
     return source_of(tables, x=x, y=y, client=client, num_classes=num_classes, name=name)
 
 
-def as_tables(dataset: Any, split: str | Mapping[str, str] | None, name: str) -> dict[str, Table]:
-    """The tables that are asked for by split; of one alone the split is ""."""
+def as_tables(
+    dataset: Any, split: str | Mapping[str, str] | None, name: str, *, file: bool = False
+) -> dict[str, Table]:
+    """The tables that are asked for by split; of one alone the split is "".
+
+    Args:
+      dataset: a table, or tables of ``datasets`` by split.
+      split: what is asked for.
+      name: names the data in messages.
+      file: whether it comes from one file, which has no splits of its own.
+    """
     kind = type(dataset).__name__
     if kind.startswith("Iterable"):
         raise DataError(
@@ -93,17 +89,23 @@ def as_tables(dataset: Any, split: str | Mapping[str, str] | None, name: str) ->
     if split is None:
         if len(parts) > 1 or isinstance(dataset, Mapping):
             raise DataError(f"{name}: choose one of the splits {', '.join(parts)}")
-        return {"": _of_library(dataset)}
-    return {
-        ours: _of_library(sliced(parts, theirs, name))
-        for ours, theirs in asked_for(split, name).items()
-    }
+        return {"": _of_library(dataset, name)}
+    asked = asked_for(split, name)
+    found = {ours: sliced(parts, theirs, name, file=file) for ours, theirs in asked.items()}
+    check_apart(asked, {key: len(part) for key, part in parts.items()}, name)
+    return {ours: _of_library(part, name) for ours, part in found.items()}
 
 
 def asked_for(split: str | Mapping[str, str], name: str) -> dict[str, str]:
     """The library's splits by ours; of one alone ours is ""."""
     if isinstance(split, str):
         return {"": split}
+    named = isinstance(split, Mapping) and all(isinstance(each, str) for each in split.values())
+    if not named:
+        raise DataError(
+            f"{name}: split must be one split, as 'train', or one for each of train, validation "
+            f"and test, as {{'train': 'train', 'test': 'test'}}; got {check.described(split)}"
+        )
     for ours in split:
         if ours not in SPLITS:
             hint = check.did_you_mean(ours, SPLITS)
@@ -113,117 +115,17 @@ def asked_for(split: str | Mapping[str, str], name: str) -> dict[str, str]:
     return dict(split)
 
 
-def source_of(
-    tables: Mapping[str, Table],
-    *,
-    x: Columns,
-    y: Columns,
-    client: str | None,
-    num_classes: int | None,
-    name: str,
-) -> Source:
-    """The source of one table, or of those of several splits, one after another."""
-    features = [x] if isinstance(x, str) else list(x)
-    targets = [y] if isinstance(y, str) else list(y)
-    for column in targets:
-        if column in features and not isinstance(x, str):
-            raise DataError(f"{name}: column {column!r} is both a feature and the target")
-    parts = []
-    for table in tables.values():
-        for column in [*features, *targets, *([client] if client else [])]:
-            known_column(column, table.columns, f"{name}: column")
-        parts.append(
-            (
-                _one(table, x, name) if isinstance(x, str) else _several(table, x, name),
-                table.read(y) if isinstance(y, str) else _several(table, y, name),
-                table.read(client) if client else None,
-            )
-        )
-    inputs, labels, clients = ([part[place] for part in parts] for place in range(3))
-    for split, some in zip(tables, inputs, strict=True):
-        if some.shape[1:] != inputs[0].shape[1:]:
-            raise DataError(
-                f"{name}: x of split {split!r} is {list(some.shape[1:])}, of "
-                f"{next(iter(tables))!r} {list(inputs[0].shape[1:])}"
-            )
-    fields = {client: _joined(clients, client, name)} if client else {}
-    if "" not in tables:
-        fields["split"] = np.repeat(list(tables), [len(some) for some in inputs])
-    first = next(iter(tables.values()))
-    classes, names = _classes(first.features.get(y) if isinstance(y, str) else None)
-    return arrays(
-        np.concatenate(inputs) if len(inputs) > 1 else inputs[0],
-        _joined(labels, "y", name) if len(labels) > 1 else labels[0],
-        fields=fields,
-        num_classes=classes if num_classes is None else num_classes,
-        class_names=names if num_classes in (None, classes) else None,
-        name=name,
-    )
-
-
-def _classes(feature: Any) -> tuple[int | None, tuple[str, ...] | None]:
-    """What a ClassLabel says: the number of classes, and their names unless these are numbers."""
-    count, names = (getattr(feature, name, None) for name in ("num_classes", "names"))
-    if names is None or len(names) != count or list(names) == [str(i) for i in range(len(names))]:
-        return count, None
-    return count, tuple(names)
-
-
-def known_column(given: str, options: Iterable[str], what: str) -> None:
-    """Raises DataError unless a column, feature or split is there; names the nearest."""
-    options = list(options)
-    if given not in options:
-        hint = check.did_you_mean(given, options)
-        raise DataError(f"{what} {given!r} is missing; there are {', '.join(options)}{hint}")
-
-
-def _joined(columns: Sequence[Any], column: str, name: str) -> np.ndarray:
-    arrays_of_splits = [as_array(values, f"{name}: column {column!r}") for values in columns]
-    for array in arrays_of_splits:
-        if array.ndim == 0:
-            raise DataError(f"{name}: column {column!r} is a single value, not one an example")
-    if len({array.dtype.kind for array in arrays_of_splits}) > 1:
-        arrays_of_splits = [array.astype(object) for array in arrays_of_splits]
-    return np.concatenate(arrays_of_splits)
-
-
-def _one(table: Table, column: str, name: str) -> np.ndarray:
-    what = f"{name}: column {column!r}"
-    return as_features(table.read(column), what)
-
-
-def _several(table: Table, columns: Sequence[str], name: str) -> np.ndarray:
-    """Columns of one number an example, side by side: [M, d]."""
-    if not columns:
-        raise DataError(f"{name}: name at least one column of features")
-    found = []
-    for column in columns:
-        what = f"{name}: column {column!r}"
-        values = as_numbers(table.read(column), what)
-        if values.ndim != 1:
-            raise DataError(
-                f"{what} has {list(values.shape[1:])} numbers an example; of several columns each "
-                "must have one"
-            )
-        found.append(values)
-    return np.stack(found, axis=1)
-
-
-def _of_library(dataset: Any) -> Table:
+def _of_library(dataset: Any, name: str) -> Table:
     """A ``datasets.Dataset``."""
-    as_numpy = dataset.with_format("numpy")
-
-    def read(column: str) -> Any:
-        if type(dataset.features[column]).__name__ == "Image":
-            return list(dataset.with_format(None)[column])
-        return as_numpy[column][:]
-
-    return Table(tuple(dataset.column_names), read, dataset.features)
+    check_plain(dataset, name)
+    columns = tuple(dataset.column_names)
+    return Table(columns, lambda column: library_column(dataset, column, name), dataset.features)
 
 
 def _plain_table(table: Any, name: str) -> Table:
     if isinstance(table, Mapping):
-        return Table(tuple(map(str, table)), {str(key): table[key] for key in table}.__getitem__)
+        by_name = _by_name(table, name)
+        return Table(tuple(by_name), lambda column: table[by_name[column]])
     names = getattr(table, "columns", None)
     if hasattr(table, "column_names"):  # of pyarrow
         names = table.column_names
@@ -232,5 +134,15 @@ def _plain_table(table: Any, name: str) -> Table:
             f"{name}: a {type(table).__name__} is no table; pass a datasets.Dataset, a data frame "
             "or a mapping of columns, or arrays to fl.data.arrays"
         )
-    by_name = {str(column): column for column in names}
+    by_name = _by_name(names, name)
     return Table(tuple(by_name), lambda column: table[by_name[column]])
+
+
+def _by_name(columns: Iterable[Any], name: str) -> dict[str, Any]:
+    """The keys of columns by their names as words, each of one column."""
+    by_name: dict[str, Any] = {}
+    for column in columns:
+        if str(column) in by_name:
+            raise DataError(f"{name}: two columns are called {str(column)!r}; rename one")
+        by_name[str(column)] = column
+    return by_name

@@ -103,7 +103,7 @@ def test_what_spreadsheets_write_is_read(tmp_path, name, content):
         (
             "gap2.csv",
             "image,label\n1.0,1\n,0\n",
-            "'image' of example 1 is nan|'x' of example 1 is n",
+            "column 'image' of example 1 is missing",
         ),
         (
             "words.csv",
