@@ -11,6 +11,7 @@ from floral.data import FederatedDataset
 from floral.display import as_html
 from floral.errors import ConfigError
 from floral.experiment import places
+from floral.experiment.early_stopping import check_patience
 from floral.experiment.measures import (
     check_one_number,
     loss_of,
@@ -168,7 +169,7 @@ def build(
         rounds=config["rounds"],
         restarts=_restarts(config, dataset),
         smaller_is_better=smaller_is_better(config, evaluation.smaller_is_better),
-        stopping=_stopping(config, dataset),
+        stopping=_stopping(config, dataset, every=evaluation.every),
     )
 
 
@@ -196,11 +197,15 @@ def _restarts(config: Mapping[str, Any], dataset: FederatedDataset) -> Restarts 
     return asked
 
 
-def _stopping(config: Mapping[str, Any], dataset: FederatedDataset) -> Stopping | None:
+def _stopping(
+    config: Mapping[str, Any], dataset: FederatedDataset, *, every: int
+) -> Stopping | None:
     if config["stop"] is None:
         return None
     _check_validation(dataset, "stop: a run is stopped")
-    return SCHEMA.construct(places.STOP, config["stop"])
+    asked: Stopping = SCHEMA.construct(places.STOP, config["stop"])
+    check_patience(asked, every=every, rounds=config["rounds"])
+    return asked
 
 
 def _check_validation(dataset: FederatedDataset, decided: str) -> None:

@@ -7,9 +7,32 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from floral.errors import ConfigError
 from floral.experiment.wiring import Stopping
 
-__all__ = ["has_stopped", "stopped_line"]
+__all__ = ["check_patience", "has_stopped", "stopped_line"]
+
+
+def check_patience(stopping: Stopping, *, every: int, rounds: int) -> None:
+    """Raises ConfigError if the run ends before the patience can run out.
+
+    Args:
+      stopping: when the run is to stop.
+      every: rounds between two evaluations.
+      rounds: of the run.
+
+    Example:
+      >>> check_patience(Stopping(patience=3), every=5, rounds=16)
+    """
+    if stopping.patience * every < rounds:
+        return
+    most = (rounds - 1) // every
+    lower = f"stop.patience to at most {most}" if most else f"evaluate.every below {rounds}"
+    raise ConfigError(
+        f"stop.patience: {stopping.patience} x {every} rounds (evaluate.every) must be fewer than "
+        f"the {rounds} rounds of the run, or it is never stopped early; set {lower}, or leave out "
+        "stop"
+    )
 
 
 def has_stopped(scores: Sequence[float | None], stopping: Stopping | None) -> bool:

@@ -327,7 +327,8 @@ def stop(*, patience: int, min_delta: float = 0.0) -> Stopping:
     which the run was stopped; the best is chosen as ever.
 
     Args:
-      patience: so many evaluations in a row without improvement end the run.
+      patience: so many evaluations in a row without improvement end the run; they must take
+        fewer rounds than the run has.
       min_delta: a score must exceed the best by more than this to be an improvement; in accuracy
         as a share, or in the loss.
     """

@@ -6,7 +6,7 @@ import pytest
 
 import floral
 from floral.errors import ConfigError
-from floral.experiment.early_stopping import has_stopped
+from floral.experiment.early_stopping import check_patience, has_stopped
 from floral.experiment.runs import Interrupted
 from floral.experiment.wiring import stop
 
@@ -59,3 +59,26 @@ def test_a_run_without_validation_data_cannot_be_stopped_early(config, tmp_path)
     with pytest.raises(ConfigError, match=r"stop: a run is stopped by validation examples"):
         floral.run(blind, out=tmp_path, name="run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("rounds", "every", "patience", "hint"),
+    [
+        (10, 1, 10, "set stop.patience to at most 9"),
+        (10, 5, 2, "set stop.patience to at most 1"),
+        (10, 4, 1000, "set stop.patience to at most 2"),
+        (10, 10, 1, "set evaluate.every below 10"),
+    ],
+)
+def test_a_patience_that_outlasts_the_run_is_refused_before_it_begins(
+    config, tmp_path, rounds, every, patience, hint
+):
+    endless = config(rounds=rounds, evaluate={"every": every}, stop={"patience": patience})
+    with pytest.raises(ConfigError, match=rf"stop\.patience: {patience} x {every} .*{hint}"):
+        floral.run(endless, out=tmp_path, name="run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_patience_that_may_still_end_the_run_before_its_last_round_is_taken():
+    check_patience(stop(patience=9), every=1, rounds=10)
+    check_patience(stop(patience=2), every=3, rounds=7)
