@@ -14,6 +14,7 @@ from floral.algorithms.base import FederatedAlgorithm
 from floral.data import Batching
 from floral.simulate.clients import DeviceData
 from floral.simulate.feed import Feed, Prefetch
+from floral.simulate.in_flight import InFlight
 from floral.simulate.round import Cohort, make_draw, make_round
 from floral.simulate.sampling import Sampler
 from floral.simulate.shard import replicate, replicated, sharded
@@ -54,6 +55,7 @@ class Trainer:
     ):
         self._mesh = mesh
         self._data = data
+        self._in_flight = InFlight(mesh)
         draw = make_draw(sampler, devices=mesh.size, chunk=chunk)
         take = make_round(
             algorithm,
@@ -116,6 +118,7 @@ class Trainer:
                 after, metrics = self._between(table, own, cohort)
             else:
                 after, metrics = self._one(own, self._data, cohort)
+            self._in_flight.add(metrics)
             return after._replace(best=best), metrics
 
         return take
@@ -147,6 +150,7 @@ class Trainer:
         for first in range(0, count, _ROOM):
             size = min(_ROOM, count - first)
             state, history = self._many(state, self._data, np.int32(size))
+            self._in_flight.add(history)
             blocks.append(jax.tree.map(lambda leaf, size=size: leaf[:size], history))
         joined = jax.tree.map(lambda *parts: jnp.concatenate(parts), *blocks)
         return state._replace(best=best), joined
