@@ -76,11 +76,11 @@ def run(
     settings: Mapping[str, Any],
     report: Callable[[Mapping[int, Numbers]], str],
     *,
-    seeds: int = 10,
+    seeds: Sequence[int] = range(10),
 ) -> None:
     """The command line of a script: measures ``--seeds`` and prints the report of them."""
     parser = argparse.ArgumentParser(description=doc.partition("\n")[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(seeds)))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(seeds))
     parser.add_argument("--out", type=Path, default=FOLDER, help="a folder for the numbers")
     arguments = parser.parse_args()
     jax.config.update("jax_compilation_cache_dir", str(cache_folder(os.environ) / "xla"))

@@ -51,13 +51,13 @@ def faulty(seed: int, fault: str) -> np.ndarray:
     return who & (np.cumsum(who) == 1) if fault in ("overflow", "dropped") else who
 
 
-def dataset(seed: int, fault: str) -> Any:
-    """The digits, with the fault in them."""
+def dataset(seed: int, fault: str, *, validation: float = 0.0) -> Any:
+    """The digits, with the fault in them, in all splits."""
     whole = fl.data.federate(
         fl.data.digits(),
         partition=fl.data.iid(clients=CLIENTS),
         shift=fl.data.rotate(clusters=4),
-        split={"test": 0.25},
+        split={"test": 0.25, **({"validation": validation} if validation else {})},
         seed=seed,
     )
     rng, who = np.random.default_rng(seed), faulty(seed, fault)
@@ -85,41 +85,70 @@ def crashes(seed: int) -> fl.simulate.Sampler:
     return fl.simulate.Sampler(capacity=lambda population: population, sample=sample)
 
 
-def accuracy(data: Any, method: str, fault: str, seed: int) -> np.ndarray:
-    """Of every client."""
-    model, loss = fl.models.mlp(10, hidden=(100,)), fl.losses.cross_entropy
-    local = fl.algorithms.local_solver(optax.sgd, learning_rate=0.1)
-    clipped = method.startswith("clipped")
-    if method.endswith("fedavg"):
-        algorithm = fl.algorithms.fedavg(model, loss, local)
-    else:
-        rules = [
-            fl.adaptors.Rule(".*/kernel", fl.adaptors.low_rank(budget=0.05)),
-            fl.adaptors.Rule(".*/bias", fl.adaptors.additive()),
-        ]
-        groups = fl.mixtures.discriminants(survey_rounds=2, group_rounds=2)
-        algorithm = fl.algorithms.floral(
-            fl.adaptors.adapt(model, rules, fl.simulate.sample_batch(data)),
-            loss,
-            local,
-            fl.mixtures.known() if clipped else groups,
-            num_adaptors=4,
-            train=("base", "bank"),
-            precondition_epsilon=1e-3,
-        )
+def bank(data: Any, mixing: fl.mixtures.Mixing, *, num_adaptors: int = 4) -> Any:
+    """FLoRAL on the digits."""
+    model = fl.models.mlp(10, hidden=(100,))
+    rules = [
+        fl.adaptors.Rule(".*/kernel", fl.adaptors.low_rank(budget=0.05)),
+        fl.adaptors.Rule(".*/bias", fl.adaptors.additive()),
+    ]
+    return fl.algorithms.floral(
+        fl.adaptors.adapt(model, rules, fl.simulate.sample_batch(data)),
+        fl.losses.cross_entropy,
+        fl.algorithms.local_solver(optax.sgd, learning_rate=0.1),
+        mixing,
+        num_adaptors=num_adaptors,
+        train=("base", "bank"),
+        precondition_epsilon=1e-3,
+    )
+
+
+def fedavg() -> Any:
+    """One model for all."""
+    model, local = fl.models.mlp(10, hidden=(100,)), fl.algorithms.local_solver
+    return fl.algorithms.fedavg(model, fl.losses.cross_entropy, local(optax.sgd, learning_rate=0.1))
+
+
+def groups(*, find_count: bool = False) -> fl.mixtures.Mixing:
+    """Mixtures by groups of clients that are found in the first four rounds."""
+    return fl.mixtures.discriminants(survey_rounds=2, group_rounds=2, find_count=find_count)
+
+
+def trained(
+    algorithm: Any,
+    data: Any,
+    seed: int,
+    *,
+    cohort: fl.simulate.Sampler | None = None,
+    uplink: Any = None,
+) -> tuple[Any, Any]:
+    """The simulator, and its state after all rounds."""
     simulator = fl.simulate.make_simulator(
         algorithm,
-        model,
+        fl.models.mlp(10, hidden=(100,)),
         data,
         metrics={"accuracy": fl.metrics.accuracy()},
         batching=fl.data.batching(batch_size=10),
-        cohort=crashes(seed) if fault == "crash" else fl.simulate.full(),
+        cohort=cohort or fl.simulate.full(),
+        uplink=uplink or fl.uplink.uplink(),
+    )
+    return simulator, simulator.rounds(simulator.init(jax.random.key(seed)), ROUNDS)[0]
+
+
+def accuracy(data: Any, method: str, fault: str, seed: int) -> np.ndarray:
+    """Of every client."""
+    clipped = method.startswith("clipped")
+    mixing = fl.mixtures.known() if clipped else groups()
+    simulator, state = trained(
+        fedavg() if method.endswith("fedavg") else bank(data, mixing),
+        data,
+        seed,
+        cohort=crashes(seed) if fault == "crash" else None,
         uplink=fl.uplink.uplink(
             client=[fl.uplink.clip(max_norm=1.0)] if clipped else [],
             non_finite="drop" if fault == "dropped" else "keep",
         ),
     )
-    state, _ = simulator.rounds(simulator.init(jax.random.key(seed)), ROUNDS)
     return 100 * np.asarray(simulator.evaluate(state, "test")["accuracy"])
 
 
@@ -173,4 +202,4 @@ def text(values: list[float], sign: str = "") -> str:
 
 
 if __name__ == "__main__":
-    bed.run("faults", __doc__, measure, SETTINGS, report, seeds=3)
+    bed.run("faults", __doc__, measure, SETTINGS, report, seeds=range(3))
