@@ -9,6 +9,7 @@ result gets there.
 from collections import deque
 
 import jax
+from jax.core import Tracer
 from jax.sharding import Mesh
 
 from floral.typing import PyTree
@@ -30,11 +31,13 @@ class InFlight:
         """Notes a call that was just made; waits for the one that is two calls older.
 
         Args:
-          results: of the call, arrays that no later call takes the memory of.
+          results: of the call, arrays that no later call takes the memory of; a call that was only
+            traced has none and is not noted.
         """
-        if not self._bounded:
+        first = jax.tree.leaves(results)[0]
+        if not self._bounded or isinstance(first, Tracer):
             return
-        self._ahead.append(jax.tree.leaves(results)[0])
+        self._ahead.append(first)
         if len(self._ahead) > _MOST:
             oldest = self._ahead.popleft()
             if not oldest.is_deleted():  # the caller may have given its memory away

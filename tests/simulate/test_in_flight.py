@@ -16,3 +16,12 @@ def test_the_host_is_no_more_than_two_rounds_ahead_of_two_devices(build, simulat
         taken.append(metrics["cohort"])
         assert all(older.is_ready() for older in taken[:-2])
     assert int(state.round) == 40
+
+
+def test_a_round_of_two_devices_that_was_only_traced_is_not_waited_for(build, simulator):
+    sim = simulator(build("fedavg"), execution=simulate.execution(devices=2))
+    state = sim.init(jax.random.key(0))
+    jax.eval_shape(sim.round, state)
+    for _ in range(4):
+        state, _ = sim.round(state)
+    assert int(state.round) == 4
