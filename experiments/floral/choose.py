@@ -4,7 +4,8 @@
     python experiments/floral/choose.py
     python experiments/floral/choose.py runs/grid_5*
 
-Of what is kept in ``results/grid.json``, or of run folders of one task.
+Of what is kept in ``results/grid.json``, or of run folders of one task. Choices among the former
+are kept in ``results/claims/choose.json``, seed by seed.
 
 The way to choose: train a bank of eight at both ranks, which rests the adaptors beyond the groups
 that the data show (``find_count``), for a share of the rounds; go on with the one that validates
@@ -18,17 +19,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cells import Cells
-from kept import read_cells
+from cells import Cells, Seeds
+from kept import keep, read_cells
+from provenance import digest
 from table import spread
 
 from floral.errors import ConfigError
 from floral.experiment.record import read_json, read_lines
 from floral.text_table import markdown
 
-__all__ = ["Choice", "Trained", "choose", "trained"]
+__all__ = ["CHOSEN", "Choice", "Trained", "choose", "trained"]
 
-KEPT = Path(__file__).parent / "results/grid.json"
+RESULTS = Path(__file__).parent / "results"
+KEPT, CHOSEN = RESULTS / "grid.json", RESULTS / "claims/choose.json"
+SHARE = 0.2  # of the rounds, to choose in; choices by another are not kept
 
 COUNTED = ("floral", "found_10")  # eight adaptors, those that are not needed at rest
 COUNTS, BUDGETS = (1, 2, 4, 8), (1, 10)
@@ -72,7 +76,7 @@ class Trained(NamedTuple):
     validated: dict[int, float]
 
 
-def choose(source: Path | Mapping[str, Trained], *, share: float = 0.2) -> Choice:
+def choose(source: Path | Mapping[str, Trained], *, share: float = SHARE) -> Choice:
     """The choice in a run of ``configs/floral/grid_5.yaml``.
 
     Args:
@@ -124,7 +128,7 @@ def folder_runs(folder: Path) -> dict[str, Trained]:
     return {name: trained(folder / name) for name in (*cells(), *COUNTED)}
 
 
-def kept_runs(kept: Cells) -> dict[str, dict[str, dict[str, Trained]]]:
+def kept_runs(kept: Cells) -> dict[str, dict[int, dict[str, Trained]]]:
     """By task and seed the runs of a kept grid, where every method has what a choice needs."""
     found = {}
     for task, methods in kept.items():
@@ -135,7 +139,7 @@ def kept_runs(kept: Cells) -> dict[str, dict[str, dict[str, Trained]]]:
             if all("choice" in methods.get(name, {}).get(seed, {}) for name in names)
         ]
         found[task] = {
-            f"seed {seed}": {name: restored(methods[name][seed]["choice"]) for name in names}
+            seed: {name: restored(methods[name][seed]["choice"]) for name in names}
             for seed in whole
         }
     return {task: runs for task, runs in found.items() if runs}
@@ -145,6 +149,33 @@ def restored(choice: Mapping[str, Any]) -> Trained:
     """What `Trained` was before JSON made words of its rounds."""
     by_round = {int(when): value for when, value in choice["validated"].items()}
     return Trained(**{**choice, "validated": by_round})
+
+
+def made(methods: Mapping[str, Seeds], seed: int) -> dict[str, Any]:
+    """What made a seed's choice: what made the runs that it is of, taken together."""
+    runs = {name: methods[name][seed] for name in (*cells(), *COUNTED)}
+    of = {name: run["made"] for name, run in runs.items()}
+    return {
+        "seconds": round(sum(run["seconds"] for run in runs.values()), 1),
+        "made": {
+            "commit": ", ".join(sorted({one["commit"] for one in of.values()})),
+            "config": digest({name: one["config"] for name, one in of.items()}),
+            "versions": of["floral"]["versions"],
+            "command": "python experiments/floral/choose.py",
+        },
+    }
+
+
+def keep_choices(kept: Cells, share: float, path: Path = CHOSEN) -> None:
+    """Writes the choices of a kept grid, by task and seed."""
+    found = {
+        task: {
+            seed: {**choose(runs, share=share)._asdict(), **made(kept[task], seed)}
+            for seed, runs in by_seed.items()
+        }
+        for task, by_seed in kept_runs(kept).items()
+    }
+    keep(path, {task: {"choice": seeds} for task, seeds in found.items()})
 
 
 def validated(name: str, run: Trained, when: float) -> float:
@@ -190,19 +221,23 @@ def report(sources: Mapping[str, Path | Mapping[str, Trained]], share: float) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folders", nargs="*", type=Path, help="runs of one task, seed by seed")
-    parser.add_argument("--share", type=float, default=0.2, help="of the rounds, to choose in")
+    parser.add_argument("--share", type=float, default=SHARE, help="of the rounds, to choose in")
     given = parser.parse_args()
     try:
         if given.folders:
             print(report({folder.name: folder for folder in given.folders}, given.share))
             return
-        kept = kept_runs(read_cells(KEPT))
-        if not kept:
+        kept = read_cells(KEPT)
+        found = kept_runs(kept)
+        if not found:
             parser.error(
                 f"{KEPT}: no run with what a choice needs; rerun.py --only grid makes them"
             )
-        for task, runs in kept.items():
-            print(f"{task}\n\n{report(runs, given.share)}\n")
+        if given.share == SHARE:
+            keep_choices(kept, given.share)
+        for task, runs in found.items():
+            named = {f"seed {seed}": methods for seed, methods in runs.items()}
+            print(f"{task}\n\n{report(named, given.share)}\n")
     except ConfigError as error:
         parser.error(str(error))
 

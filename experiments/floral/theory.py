@@ -1,10 +1,11 @@
 """The figure of FLoRAL's theory: what averaging evens out, and how fast mixtures come right.
 
-    python experiments/floral/theory.py --out runs/theory
+    python experiments/floral/theory.py
+    python experiments/floral/theory.py --figure runs/theory
 
-On the synthetic linear task, three seeds, data included; bars are standard deviations over seeds,
-bands span them around the mean of logarithms. Writes ``theory.png`` and ``theory.json`` into the
-folder.
+On the synthetic linear task, ten seeds, data included; bars are standard deviations over seeds,
+bands span them around the mean of logarithms. What is measured is kept in
+``results/claims/theory.json``; ``--figure`` writes ``theory.png`` into a folder.
 
 Left: at the true parameters, one adaptor of full shape a cluster, the variance of the averaged
 gradient of the base over that of the adaptors. Every client's gradient is noise of one variance,
@@ -22,11 +23,11 @@ Adaptors", section 4, appendices B, C and D.1.
 """
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import bed
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,12 +36,27 @@ import optax
 import floral as fl
 from floral.experiment.history import mismatch_decay
 from floral.experiment.plot import PALETTE, save_figure
-from floral.experiment.yaml_file import write_atomically
+from floral.text_table import markdown
 
 CLUSTERS = (1, 2, 4, 8)
 CLIENTS, EXAMPLES, NOISE = 1024, 16, 1.0  # of the constructed cases
 RESOLVED = 1e-6  # a mismatch below is what float32 weights round, and drawn as this
-RATE = 0.1
+RATE, ROUNDS = 0.1, 3000  # of training, on the right
+SETTINGS = {
+    "clusters": CLUSTERS,
+    "clients": CLIENTS,
+    "examples": EXAMPLES,
+    "noise": NOISE,
+    "rate": RATE,
+    "rounds": ROUNDS,
+}
+SHOWN = {
+    "ratio": "base over adaptors",
+    "between_with_adaptors": "between clusters, right adaptors",
+    "between_with_one_model": "with one model",
+    "between_in_closed_form": "in closed form",
+}
+"""What is printed of the variances."""
 MIXINGS = {
     "gradient": (fl.mixtures.softmax(), ("base", "bank", "mixture")),
     "exponential weights": (fl.mixtures.exponential_weights(), ("base", "bank")),
@@ -125,13 +141,22 @@ def decay(seed: int, name: str, rounds: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def measured(seeds: Sequence[int], rounds: Sequence[int]) -> dict[str, Any]:
-    """All numbers of the figure, seed by seed."""
+def measure(seed: int) -> dict[str, Any]:
+    """All numbers of a seed."""
     return {
-        "seeds": list(seeds),
-        "rounds": list(rounds),
-        "variances": {str(c): [variances(seed, c) for seed in seeds] for c in CLUSTERS},
-        "decay": {name: [decay(seed, name, rounds) for seed in seeds] for name in MIXINGS},
+        "variances": {str(c): variances(seed, c) for c in CLUSTERS},
+        "decay": {name: decay(seed, name, marks(ROUNDS)) for name in MIXINGS},
+    }
+
+
+def drawn(found: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+    """The numbers of all seeds as the figure takes them, seed by seed in each."""
+    ones = list(found.values())
+    return {
+        "seeds": list(found),
+        "rounds": marks(ROUNDS),
+        "variances": {str(c): [one["variances"][str(c)] for one in ones] for c in CLUSTERS},
+        "decay": {name: [one["decay"][name] for one in ones] for name in MIXINGS},
     }
 
 
@@ -199,19 +224,35 @@ def figure_of(found: Mapping[str, Any]) -> Any:
     return figure
 
 
+def report(found: Mapping[int, Mapping[str, Any]]) -> str:
+    """A row a number of clusters, and the powers."""
+    cells = drawn(found)
+    rows = []
+    for place, c in enumerate(CLUSTERS):
+        columns = {name: spread(cells["variances"], name)[:, place] for name in SHOWN}
+        rows.append(
+            [str(c), f"{1 / c:.4f}"]
+            + [f"{mean:.4f} ± {sd:.4f}" for mean, sd in map(tuple, columns.values())]
+        )
+    powers = "; ".join(
+        f"{name}, β = {np.mean(betas):.2f} ± {np.std(betas, ddof=min(1, len(betas) - 1)):.2f}"
+        for name, seeds in cells["decay"].items()
+        for betas in [[seed["beta"] for seed in seeds]]
+    )
+    return f"{markdown(['C', '1/C', *SHOWN.values()], rows)}\n\n{powers}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--out", type=Path, required=True, help="a folder for the figure")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=3000, help="of training, on the right")
+    parser.add_argument("--figure", type=Path, help="a folder for the figure")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
+    parser.add_argument("--out", type=Path, default=bed.FOLDER, help="a folder for the numbers")
     arguments = parser.parse_args()
-    found = measured(range(arguments.seeds), marks(arguments.rounds))
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    write_atomically(arguments.out / "theory.json", json.dumps(found, indent=1) + "\n")
-    save_figure(figure_of(found), arguments.out / "theory.png")
-    for c in CLUSTERS:
-        mean, sd = spread(found["variances"], "ratio")[:, CLUSTERS.index(c)]
-        print(f"C = {c}: ratio {mean:.4f} ± {sd:.4f}, 1/C = {1 / c:.4f}")
+    found = bed.measured("theory", arguments.seeds, measure, SETTINGS, folder=arguments.out)
+    if arguments.figure is not None:
+        arguments.figure.mkdir(parents=True, exist_ok=True)
+        save_figure(figure_of(drawn(found)), arguments.figure / "theory.png")
+    print(report(found))
 
 
 if __name__ == "__main__":

@@ -78,9 +78,21 @@ def test_what_is_kept_is_chosen_from_as_its_folder_is(script, grid):
     kept = {t: {m: {0: r["0"]} for m, r in runs.items()} for t, runs in kept.items()}
     runs = script.kept_runs(kept)
     assert list(runs) == ["digits"]
-    assert script.choose(runs["digits"]["seed 0"]) == script.choose(grid)
+    assert script.choose(runs["digits"][0]) == script.choose(grid)
 
 
 def test_the_difference_is_over_seeds(script, grid):
     text = script.report({"one": grid, "two": grid}, 0.2)
     assert "Difference over seeds: -2.0 ± 0.0 points." in text
+
+
+def test_a_kept_choice_says_what_made_the_runs_that_it_is_of(script, grid, tmp_path):
+    run = {"seconds": 2.0, "made": {"commit": "abc", "config": "1", "versions": {"jax": "1"}}}
+    cell = {
+        name: {0: {**run, "choice": script.trained(grid / name)._asdict()}}
+        for name in (*script.cells(), *script.COUNTED)
+    }
+    script.keep_choices({"digits": cell}, 0.2, tmp_path / "chosen/choose.json")
+    kept = json.loads((tmp_path / "chosen/choose.json").read_text())["digits"]["choice"]["0"]
+    assert (kept["chosen"], kept["seconds"], kept["made"]["commit"]) == ("floral", 20.0, "abc")
+    assert kept["cost"] == script.choose(grid, share=0.2).cost

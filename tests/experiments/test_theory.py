@@ -1,21 +1,18 @@
 """The figure of the theory: closed forms that its numbers meet."""
 
-import importlib.util
+import importlib
 from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "experiments/floral/theory.py"
+FOLDER = Path(__file__).parents[2] / "experiments/floral"
 
 
 @pytest.fixture(scope="module")
 def theory():
-    spec = importlib.util.spec_from_file_location("theory", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(FOLDER)
+        yield importlib.import_module("theory")
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +36,17 @@ def test_one_model_for_all_varies_between_clusters_by_the_closed_form(found):
     )
 
 
-def test_the_figure_has_its_panels_and_spread(theory, found, tmp_path):
+def test_the_figure_has_its_panels_and_spread(theory, found, monkeypatch):
     seeds = [{"mismatch": [1.0, 0.5, 0.0], "beta": 1.0}, {"mismatch": [1.0, 0.4, 0.1], "beta": 2.0}]
-    numbers = {
-        "seeds": [0, 1],
-        "rounds": [1, 10, 100],
-        "variances": {str(c): [found, found] for c in theory.CLUSTERS},
-        "decay": dict.fromkeys(theory.MIXINGS, seeds),
-    }
-    figure = theory.figure_of(numbers)
+    monkeypatch.setattr(theory, "marks", lambda last: [1, 10, 100])
+    ones = [
+        {
+            "variances": {str(c): found for c in theory.CLUSTERS},
+            "decay": dict.fromkeys(theory.MIXINGS, seed),
+        }
+        for seed in seeds
+    ]
+    figure = theory.figure_of(theory.drawn(dict(enumerate(ones))))
     assert len(figure.axes) == 3
     labels = [text.get_text() for text in figure.axes[2].get_legend().get_texts()]
     assert labels[0] == "gradient, β = 1.50 ± 0.71"
