@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     )
     from floral.experiment.comparison import compare
     from floral.experiment.runs import load_run, resume, run
+    from floral.experiment.tree_file import load, save
 
 __all__ = [
     "adaptors",
     "algorithms",
     "compare",
     "data",
+    "load",
     "load_run",
     "losses",
     "metrics",
@@ -33,15 +35,18 @@ __all__ = [
     "models",
     "resume",
     "run",
+    "save",
     "simulate",
     "uplink",
 ]
 
 _RUNS = {
     "compare": "comparison",
+    "load": "tree_file",
     "load_run": "runs",
     "resume": "runs",
     "run": "runs",
+    "save": "tree_file",
 }
 
 

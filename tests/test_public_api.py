@@ -9,8 +9,8 @@ import floral
 
 PUBLIC = {
     "floral": """
-        adaptors algorithms compare data load_run losses metrics mixtures models resume run simulate
-        uplink
+        adaptors algorithms compare data load load_run losses metrics mixtures models resume run
+        save simulate uplink
     """,
     "floral.adaptors": """
         AdaptedModel Adaptor Bank Factored Op Plan PlanRow Product Rule Weights adapt adapted

@@ -228,7 +228,7 @@ def dump(mapping: dict[str, Any]) -> str:
     )
 
 
-def write_atomically(path: str | os.PathLike[str], text: str) -> None:
+def write_atomically(path: str | os.PathLike[str], text: str | bytes) -> None:
     """Writes a file so that whoever reads it finds the old text or the new one, never a part.
 
     The text goes to a temporary name in the same folder, onto the disk, then takes the file's
@@ -241,8 +241,8 @@ def write_atomically(path: str | os.PathLike[str], text: str) -> None:
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
     with touching(target, "write"):
         try:
-            with temporary.open("x", encoding="utf-8", newline="") as file:
-                file.write(text)
+            with temporary.open("xb") as file:
+                file.write(text.encode("utf-8") if isinstance(text, str) else text)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, target)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from floral.display import as_html
+from floral.errors import SpecError
 from floral.simulate.clients import DeviceData
 from floral.simulate.costs import Costs
 from floral.simulate.memory import Memory
@@ -80,6 +81,12 @@ class Simulator(NamedTuple):
     devices: int
     data: DeviceData
     timings: Mapping[int, float]
+
+    def __reduce__(self) -> Any:
+        raise SpecError(
+            "a simulator holds compiled functions and cannot be pickled: make it anew where it is "
+            "needed; fl.save(path, state) keeps its state, fl.load(path, like=state) reads it"
+        )
 
     def __repr__(self) -> str:
         costs, devices = self.costs, f"{self.devices} device{'' if self.devices == 1 else 's'}"
