@@ -5,9 +5,11 @@ Each function takes its values as keywords, so that the message can name them:
 """
 
 import difflib
+import errno
 import inspect
 import math
-from collections.abc import Iterable
+import os
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -26,16 +28,20 @@ __all__ = [
     "globs",
     "in_range",
     "instance_of",
+    "mapping",
     "nearest",
     "non_negative",
+    "numbers",
     "one_of",
+    "path",
     "per_example",
     "positive",
     "positive_int",
+    "positive_ints",
     "same_structure",
     "seed",
     "shown",
-    "takes_two",
+    "takes",
     "whole",
 ]
 
@@ -86,6 +92,16 @@ def positive_int(**named: Any) -> None:
             raise SpecError(f"{name} must be at most {_LARGEST}, got {brief(value)}")
 
 
+def positive_ints(**named: Any) -> None:
+    """Raises SpecError unless every value is a list of whole numbers of at least one."""
+    for name, values in named.items():
+        one_by_one = np.ndim(values) == 1 if isinstance(values, np.ndarray) else True
+        if not (one_by_one and isinstance(values, list | tuple | range | np.ndarray)):
+            raise SpecError(f"{name} must be a list of whole numbers, got {described(values)}")
+        for index, value in enumerate(values):
+            positive_int(**{f"{name}.{index}": value})
+
+
 def whole(**named: Any) -> None:
     """Raises SpecError unless every value is a whole number of at least zero, in 32 bits."""
     for name, value in named.items():
@@ -132,11 +148,50 @@ def one_of(options: Iterable[Any], **named: Any) -> None:
     """Raises SpecError unless every value is one of the options; names the nearest one."""
     options = list(options)
     for name, value in named.items():
-        if isinstance(value, np.ndarray | jax.Array) or value not in options:
+        comparable = isinstance(value, Hashable) and not isinstance(value, jax.Array)
+        if not comparable or value not in options:
             known = ", ".join(map(str, options))
             raise SpecError(
                 f"{name} must be one of {known}; got {brief(value)}{did_you_mean(value, options)}"
             )
+
+
+def path(**named: Any) -> None:
+    """Raises SpecError unless every value may be a path of a file or folder, there or not."""
+    for name, value in named.items():
+        if not isinstance(value, str | os.PathLike):
+            raise SpecError(f"{name} must be the path of a file or folder, got {described(value)}")
+        try:
+            os.stat(value)
+        except ValueError:
+            raise SpecError(f"{name}: no path has such letters: {brief(value)}") from None
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                raise SpecError(f"{name} is too long for a path: {brief(value)}") from None
+
+
+def mapping(example: str, **named: Any) -> None:
+    """Raises SpecError unless every value is a mapping; the message gives the example."""
+    for name, value in named.items():
+        if not isinstance(value, Mapping):
+            raise SpecError(f"{name} must be a mapping, as {example}, got {described(value)}")
+
+
+def numbers(value: Any, *, what: str) -> jax.Array:
+    """The value as a JAX array of numbers or booleans, traced ones too; SpecError if it is none.
+
+    Example:
+      >>> numbers("a", what="logits")
+      Traceback (most recent call last):
+      floral.errors.SpecError: logits must be an array of numbers, got str 'a'
+    """
+    try:
+        found = jax.numpy.asarray(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise SpecError(f"{what} must be an array of numbers, got {described(value)}") from None
+    if found.dtype != bool and not jax.numpy.issubdtype(found.dtype, jax.numpy.number):
+        raise SpecError(f"{what} must be an array of numbers, got {described(value)}")
+    return found
 
 
 def array(values: Any, *, what: str, axes: int, whole: bool = False) -> np.ndarray:
@@ -172,7 +227,8 @@ def array(values: Any, *, what: str, axes: int, whole: bool = False) -> np.ndarr
 def globs(**named: Any) -> None:
     """Raises SpecError unless every value is a list of path globs, which are text."""
     for name, value in named.items():
-        if isinstance(value, str) or not isinstance(value, Iterable):
+        listed = isinstance(value, Iterable) and not isinstance(value, np.ndarray | jax.Array)
+        if isinstance(value, str) or not listed:
             example = value if isinstance(value, str) else "**/Dense_1"
             raise SpecError(
                 f"{name} must be a list of path globs, as [{brief(example)}], "
@@ -247,10 +303,10 @@ def per_example(value: Any, rows: int, *, what: str, floats: bool = False) -> No
         raise SpecError(f"{what}: expected floats, which can be differentiated, got {value.dtype}")
 
 
-def takes_two(function: Any) -> bool:
-    """Whether a function can be called with two positional arguments, as far as it says."""
+def takes(count: int, function: Any) -> bool:
+    """Whether a function can be called with so many positional arguments, as far as it says."""
     try:
-        inspect.signature(function).bind(None, None)
+        inspect.signature(function).bind(*[None] * count)
     except TypeError:
         return False
     except ValueError:  # some built-in functions do not say what they take
@@ -260,9 +316,10 @@ def takes_two(function: Any) -> bool:
 
 def nearest(given: Any, options: Iterable[Any], *, cutoff: float = 0.6) -> str | None:
     """The option most like what was given, or None where none is alike by at least ``cutoff``."""
+    word = str(given) if isinstance(given, str | os.PathLike) else brief(given)
     options = [str(option) for option in options]
     lowered = {option.lower(): option for option in options}
-    found = difflib.get_close_matches(str(given).lower(), list(lowered), n=1, cutoff=cutoff)
+    found = difflib.get_close_matches(word.lower(), list(lowered), n=1, cutoff=cutoff)
     return lowered[found[0]] if found else None
 
 

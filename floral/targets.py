@@ -9,6 +9,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from floral import check
 from floral.check import shown
 from floral.errors import SpecError
 from floral.typing import Array, Batch
@@ -94,9 +95,13 @@ def _pair(outputs: Any, batch: Batch, what: str) -> tuple[Array, Array]:
             f"{what}: expected outputs that are one array, got {type(outputs).__name__}; give the "
             "part of it that is meant, as lambda outputs, batch: loss(outputs['logits'], batch)"
         )
+    check.mapping("{'x': x, 'y': y}", batch=batch)
     if "y" not in batch:
         raise SpecError(f"{what}: the batch has no targets 'y'; it has {', '.join(batch)}")
-    return jnp.asarray(outputs), jnp.asarray(batch["y"])
+    return (
+        check.numbers(outputs, what=f"{what}: outputs"),
+        check.numbers(batch["y"], what=f"{what}: targets"),
+    )
 
 
 def _both(outputs: Array, targets: Array, name: str) -> str:

@@ -9,13 +9,14 @@ While the base is trained too, leaves that then cost less merged are merged as w
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from floral import check
 from floral.adaptors.bank import check_bank, merge_leaves, weighted_deltas, weights_at
 from floral.adaptors.base import Bank, Plan, Rule, Weights
 from floral.adaptors.choice import cheaper_merged, mixed_delta
@@ -24,6 +25,7 @@ from floral.adaptors.plan import make_plan
 from floral.adaptors.survey import known_leaf, refusals
 from floral.errors import SpecError
 from floral.models.base import Model
+from floral.models.given import check_model
 from floral.tree import map_with_path, paths
 from floral.typing import Batch, Key, Params, PyTree
 
@@ -87,6 +89,12 @@ def adapt(model: Model, rules: Sequence[Rule], batch: Batch) -> AdaptedModel:
       >>> adapt(from_linen(nn.Dense(2)), [Rule(".*/kernel", low_rank(rank=1))], batch).methods
       {'params/kernel': 'fast'}
     """
+    check_model(model)
+    if not isinstance(batch, Mapping) or "x" not in batch:
+        raise SpecError(
+            "batch must be a mapping with 'x', as fl.simulate.sample_batch(dataset) makes, got "
+            f"{check.described(batch)}"
+        )
     structs = jax.tree.map(_struct, dict(batch))
     params, stats = jax.eval_shape(model.init, jax.random.key(0), structs)
     return adapted(model, make_plan(rules, params), structs, params=params, stats=stats)

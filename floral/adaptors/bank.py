@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from floral import check
 from floral.adaptors.base import Adaptor, Bank, Plan, Weights
 from floral.errors import SpecError
-from floral.random import stream
+from floral.random import check_key, stream
 from floral.tree import map_with_path, num_parameters, paths
 from floral.typing import Array, Key, Params, PyTree
 
@@ -53,7 +53,9 @@ def init_bank(key: Key, plan: Plan, num_adaptors: int) -> Bank:
       >>> jax.tree.map(jnp.shape, init_bank(jax.random.key(0), plan, 3).trained)
       {'kernel': {'a': (3, 2, 8), 'b': (3, 2, 4)}}
     """
+    _check_plan(plan)
     check.positive_int(num_adaptors=num_adaptors)
+    check_key(key)
 
     def trained(key: Key, path: str, adaptor: Adaptor) -> dict[str, Array]:
         def draw(index: Array) -> dict[str, Array]:
@@ -216,12 +218,17 @@ def truncate(bank: Bank, plan: Plan, rank: int | Array) -> Bank:
 
 def bank_parameters(plan: Plan) -> int:
     """How many numbers one adaptor trains over all the leaves of the plan."""
+    _check_plan(plan)
     return num_parameters(
         {
             path: jax.eval_shape(adaptor.init, jax.random.key(0), plan.leaves[path])[0]
             for path, adaptor in plan.adaptors.items()
         }
     )
+
+
+def _check_plan(plan: Any) -> None:
+    check.instance_of(Plan, "fl.adaptors.make_plan(rules, params)", plan=plan)
 
 
 def check_bank(bank: Bank, weights: Weights, plan: Plan) -> None:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from floral import check
 from floral.adaptors.base import Adaptor, Plan, Rule
 from floral.adaptors.suggest import fitting_kind, suggested_rules
 from floral.errors import SpecError
@@ -20,6 +21,9 @@ from floral.tree import nearest_step, num_parameters, paths
 from floral.typing import Params
 
 __all__ = ["PlanRow", "format_table", "make_plan", "plan_table"]
+
+
+_MAKER = "fl.adaptors.make_plan(rules, params)"
 
 
 def make_plan(rules: Sequence[Rule], params: Params) -> Plan:
@@ -41,10 +45,11 @@ def make_plan(rules: Sequence[Rule], params: Params) -> Plan:
       >>> {path: adaptor.kind for path, adaptor in plan.adaptors.items()}
       {'Dense_0/bias': 'additive', 'Dense_0/kernel': 'low_rank'}
     """
-    leaves = {
-        path: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf))
-        for path, leaf in paths(params).items()
-    }
+    made_by = 'Rule(".*/kernel", fl.adaptors.low_rank(rank=2))'
+    if isinstance(rules, Rule | str) or not isinstance(rules, Sequence):
+        raise SpecError(f"rules must be a list, as [{made_by}], got {check.described(rules)}")
+    check.instance_of(Rule, made_by, **{f"rules.{n}": rule for n, rule in enumerate(rules)})
+    leaves = {path: _struct(leaf, path) for path, leaf in paths(params).items()}
     decided: dict[str, Rule] = {}
     for rule in rules:
         matched = _matches(rule, leaves)
@@ -102,6 +107,9 @@ def plan_table(plan: Plan, methods: Mapping[str, str] | None = None) -> list[Pla
       plan: what to tabulate.
       methods: ``adapted(...).methods``, if known: how each adapted leaf is applied.
     """
+    check.instance_of(Plan, _MAKER, plan=plan)
+    if methods is not None:
+        check.mapping("adapted(...).methods", methods=methods)
     return [_row(plan, path, dict(methods or {})) for path in plan.leaves]
 
 
@@ -124,6 +132,12 @@ def format_table(rows: Sequence[PlanRow]) -> str:
     cells.append(("total", "", "", "", f"{parameters:,}", share, ""))
     numbers = [PlanRow._fields.index(name) for name in ("parameters", "share")]
     return aligned(cells, numbers=numbers)
+
+
+def _struct(leaf: Any, path: str) -> jax.ShapeDtypeStruct:
+    if not isinstance(leaf, jax.ShapeDtypeStruct):
+        leaf = check.numbers(leaf, what=f"params: {path!r}")
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
 
 
 def _matches(rule: Rule, leaves: Mapping[str, Any]) -> list[str]:

@@ -115,6 +115,7 @@ def floral(
         "mixture": mixture_struct,
     }
     beside = {"stats": model.stats} if jax.tree.leaves(model.stats) else {}
+    check.globs(private=private)
     parts = roles(structs, train, (*private, "mixture"), beside=beside)
     stats = own_stats(parts.beside.get("stats", ()))
     averaged, _ = tree.split(structs, parts.shared)

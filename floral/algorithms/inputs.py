@@ -69,5 +69,5 @@ def _check_loss(loss: Any) -> None:
     expected = "loss must be a function of (outputs, batch), as fl.losses.cross_entropy"
     if not callable(loss):
         raise SpecError(f"{expected}, got {check.described(loss)}")
-    if not check.takes_two(loss):
+    if not check.takes(2, loss):
         raise SpecError(f"{expected}, got {check.described(loss)}, which takes other arguments")

@@ -113,6 +113,7 @@ def local_solver(
     if learning_rate is None:
         raise SpecError("local_solver needs learning_rate, as learning_rate=0.1")
     check.non_negative(learning_rate=learning_rate)
+    learning_rate = float(learning_rate)  # optax takes its negative, which NumPy's may not have
     try:
         made = make(learning_rate, **settings)
     except (TypeError, ValueError) as error:
@@ -137,6 +138,12 @@ def as_local(factory: Callable[..., optax.GradientTransformation]) -> Callable[.
       >>> as_local(optimizers.sgd)(learning_rate=0.1, momentum=0.9).learning_rate
       0.1
     """
+
+    if not callable(factory):
+        raise SpecError(
+            "as_local takes what makes an optimizer of learning_rate, got "
+            f"{check.described(factory)}"
+        )
 
     @functools.wraps(factory)
     def make(*, learning_rate: float, **settings) -> LocalSolver:

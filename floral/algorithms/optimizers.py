@@ -31,7 +31,7 @@ def sgd(
     check.boolean(nesterov=nesterov)
     if nesterov and not momentum:
         raise SpecError("nesterov needs momentum; set momentum, as 0.9")
-    steps = optax.sgd(learning_rate, momentum=momentum or None, nesterov=nesterov)
+    steps = optax.sgd(float(learning_rate), momentum=momentum or None, nesterov=nesterov)
     return optax.chain(optax.add_decayed_weights(weight_decay), steps) if weight_decay else steps
 
 
@@ -49,7 +49,7 @@ def adam(
     check.non_negative(learning_rate=learning_rate)
     _check_decay(b1=b1, b2=b2)
     check.positive(epsilon=epsilon)
-    return optax.adam(learning_rate, b1=b1, b2=b2, eps=epsilon)
+    return optax.adam(float(learning_rate), b1=b1, b2=b2, eps=epsilon)
 
 
 def adamw(
@@ -74,7 +74,7 @@ def adamw(
     check.non_negative(learning_rate=learning_rate, weight_decay=weight_decay)
     _check_decay(b1=b1, b2=b2)
     check.positive(epsilon=epsilon)
-    return optax.adamw(learning_rate, b1=b1, b2=b2, eps=epsilon, weight_decay=weight_decay)
+    return optax.adamw(float(learning_rate), b1=b1, b2=b2, eps=epsilon, weight_decay=weight_decay)
 
 
 def yogi(
@@ -91,7 +91,7 @@ def yogi(
     check.non_negative(learning_rate=learning_rate)
     _check_decay(b1=b1, b2=b2)
     check.positive(epsilon=epsilon)
-    return optax.yogi(learning_rate, b1=b1, b2=b2, eps=epsilon)
+    return optax.yogi(float(learning_rate), b1=b1, b2=b2, eps=epsilon)
 
 
 def adagrad(*, learning_rate: float, epsilon: float = 1e-7) -> optax.GradientTransformation:
@@ -103,7 +103,7 @@ def adagrad(*, learning_rate: float, epsilon: float = 1e-7) -> optax.GradientTra
     """
     check.non_negative(learning_rate=learning_rate)
     check.positive(epsilon=epsilon)
-    return optax.adagrad(learning_rate, eps=epsilon)
+    return optax.adagrad(float(learning_rate), eps=epsilon)
 
 
 def _check_decay(**named: float) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from floral import check
 from floral.data.columns import as_numbers, narrowed
 from floral.data.lazy import LazyArray
 from floral.errors import DataError
@@ -154,5 +155,6 @@ def generator(seed: int, name: str, *indices: int) -> np.random.Generator:
       >>> generator(0, "split").integers(100) == generator(0, "split").integers(100)
       np.True_
     """
+    check.seed(seed=seed)
     words = [seed, zlib.crc32(name.encode()), *indices]
     return np.random.default_rng(np.random.SeedSequence(words))

@@ -71,7 +71,7 @@ def federate(
     check.seed(seed=seed)
     check.non_negative(unseen=unseen)
     check.boolean(standardize=standardize)
-    if shift is not None and not (callable(shift) and check.takes_two(shift)):
+    if shift is not None and not (callable(shift) and check.takes(2, shift)):
         raise DataError(
             "shift must be made by a factory, as fl.data.rotate(clusters=4), got "
             f"{check.described(shift)}"
@@ -121,7 +121,7 @@ def _deal(
             f"each client; got {type(partition).__name__}"
         )
     if callable(partition):
-        if not check.takes_two(partition):
+        if not check.takes(2, partition):
             raise DataError(
                 f"partition: {check.described(partition)} takes other arguments than (fields, rng);"
                 " a factory is called first, as fl.data.iid(clients=10)"

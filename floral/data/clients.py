@@ -362,6 +362,8 @@ def assembled(
             f"client {empty[0]} has no training example "
             f"({len(empty)} of {num_clients} clients have none)"
         )
+    if traits is not None:
+        check.mapping("{'cluster': [0, 1]}", traits=traits)
     traits = {name: canonical(trait, f"trait {name!r}") for name, trait in (traits or {}).items()}
     for name, trait in traits.items():
         if trait.shape[:1] != (num_clients,):

@@ -65,12 +65,24 @@ def generated(
       >>> third["x"].shape, bool(np.allclose(third["y"], 999_999 * third["x"]))
       ((3, 1), True)
     """
-    check.non_negative(seed=seed)
+    if not (callable(function) and check.takes(3, function)):
+        raise DataError(
+            "function must make a client's examples of (rng, client, size), got "
+            f"{check.described(function)}"
+        )
+    check.seed(seed=seed)
+    check.mapping("{'train': 7}", sizes=sizes)
+    if clients is not None:
+        check.positive_int(clients=clients)
+    if settings is not None:
+        check.mapping("{'noise': 0.1}", settings=settings)
     counted = {split: _sizes(split, size, clients) for split, size in sizes.items()}
     counted = {split: size for split, size in counted.items() if split == "train" or size.any()}
     if not counted.get("train", np.zeros(0)).any():
         raise DataError("no client has a training example: sizes['train'] is missing or zero")
-    name = f"{function.__module__}.{getattr(function, '__qualname__', repr(function))}"
+    name = (
+        f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', repr(function))}"
+    )
     says = fingerprint({"function": name, "seed": seed, **(settings or {})})
     offsets = {split: np.concatenate([[0], np.cumsum(size)]) for split, size in counted.items()}
     structs = _structs(function, offsets["train"], seed, num_classes)
@@ -83,14 +95,9 @@ def generated(
 
 def _sizes(split: str, size: Any, clients: int | None) -> np.ndarray:
     if np.ndim(size) == 0:
-        check.non_negative(**{f"sizes[{split!r}]": size})
-        if int(size) != size:
-            raise DataError(
-                f"sizes[{split!r}] must be a whole number of examples, got {check.brief(size)}"
-            )
+        check.whole(**{f"sizes[{split!r}]": size})
         if clients is None:
             raise DataError("clients must say how many there are, where no split gives N sizes")
-        check.positive_int(clients=clients)
         return np.full(clients, size, np.int64)
     each = row_numbers(size, f"sizes[{split!r}]")
     if len(each) != (clients or len(each)) or (each < 0).any():
@@ -104,7 +111,13 @@ def _structs(
     """An empty array for each field, as the rows of the first client are."""
     client = int(np.flatnonzero(np.diff(offsets))[0])
     size = int(offsets[client + 1] - offsets[client])
-    made = function(generator(seed, "train", client), client, size)
+    try:
+        made = function(generator(seed, "train", client), client, size)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"function is called with (rng, client, size) and raised {type(error).__name__}: "
+            f"{error}"
+        ) from error
     arrays, targets = as_examples(made, f"generated client {client}", num_classes=num_classes)
     if targets.class_names is not None:
         raise DataError("generated labels must be numbers: one client cannot number all words")

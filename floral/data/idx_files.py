@@ -122,6 +122,8 @@ def mnist(
       DataError: if a file is missing or damaged.
     """
     check.one_of(_FOLDERS, variant=variant)
+    if folder is not None:
+        check.path(folder=folder)
     default = Path("~/.cache/floral").expanduser() / _FOLDERS[variant]
     place = default if folder is None else Path(folder).expanduser()
     if not place.is_dir():

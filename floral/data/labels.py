@@ -5,7 +5,7 @@ classes. Whole numbers [M] are classes of the same number where a source infers 
 classes only where ``num_classes`` or ``class_names`` say so.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,11 +59,15 @@ def as_targets(
         check.positive_int(num_classes=num_classes)
         check.in_range(1, np.iinfo(np.int32).max, num_classes=num_classes)
     if class_names is not None:
+        if isinstance(class_names, str) or not isinstance(class_names, Iterable):
+            raise DataError(
+                f"{where}: class_names must be a list of words, got {check.described(class_names)}"
+            )
         class_names = tuple(map(str, class_names))
         num_classes = len(class_names) if num_classes is None else num_classes
         if len(class_names) > num_classes or len(set(class_names)) < len(class_names):
             raise DataError(
-                f"{where}: class_names must be {num_classes} different words, "
+                f"{where}: class_names must be {check.brief(num_classes)} different words, "
                 f"got {check.brief(class_names)}"
             )
     categories = getattr(getattr(values, "dtype", None), "categories", None)

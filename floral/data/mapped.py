@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from floral import check
 from floral.data.clients import FederatedDataset
 from floral.data.first_argument import first_by_place
 from floral.data.flat import from_flat
@@ -46,6 +47,7 @@ def save_mapped(dataset: FederatedDataset, folder: str | Path) -> None:
     Raises:
       DataError: if the folder holds anything.
     """
+    check.path(folder=folder)
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{str(folder)!r} is there already; a population is never overwritten")
@@ -83,6 +85,7 @@ def mapped(*, folder: FilePath) -> FederatedDataset:
     Raises:
       DataError: if a file is missing, or is not the one that was written.
     """
+    check.path(folder=folder)
     place = Path(folder)
     if not (place / _INDEX).is_file():
         raise DataError(f"no population at {folder!r}: it has no {_INDEX}, as save_mapped writes")

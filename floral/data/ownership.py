@@ -112,6 +112,11 @@ def split_clients(
       >>> parts["train"].sizes, parts["test"].sizes
       (array([8, 4]), array([2, 1]))
     """
+    check.instance_of(Partition, "Partition.of([[0, 1], [2]])", partition=partition)
+    if fractions is not None:
+        check.mapping("{'test': 0.2}", fractions=fractions)
+    if rng is not None:
+        check.instance_of(np.random.Generator, "np.random.default_rng(0)", rng=rng)
     fractions = dict(fractions or {})
     for name, share in fractions.items():
         check.one_of(("validation", "test"), **{"a split with a fraction": name})
@@ -208,6 +213,8 @@ def _held_out(share: float, of: float, there: int) -> int:
 
 def save_partition(path: str | Path, partition: Partition) -> None:
     """Writes the partition as npz, whole or not at all: to a temporary name, then renamed."""
+    check.path(path=path)
+    check.instance_of(Partition, "Partition.of([[0, 1], [2]])", partition=partition)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     traits = {f"traits/{name}": trait for name, trait in partition.traits.items()}
@@ -229,6 +236,7 @@ def load_partition(path: str | Path) -> Partition:
     Raises:
       DataError: if the file is missing or is no partition.
     """
+    check.path(path=path)
     path = Path(path)
     if not path.is_file():
         raise DataError(f"no partition at {str(path)!r}")

@@ -84,9 +84,13 @@ def arrays(
       >>> source.num_classes, source.examples["y"], source.class_names
       (2, array([0, 1, 0], dtype=int32), ('cat', 'dog'))
     """
+    if not isinstance(name, str):
+        raise DataError(f"name must be text, got {check.described(name)}")
     examples, targets = as_examples(
         {"x": x, "y": y}, name, num_classes=num_classes, class_names=class_names, infer=True
     )
+    if fields is not None:
+        check.mapping("{'writer': names}", fields=fields)
     known = {
         key: as_array(value, f"{name}: field {key!r}") for key, value in (fields or {}).items()
     }
@@ -111,7 +115,9 @@ def npz(*, path: FilePath, x: str = "x", y: str = "y", num_classes: int | None =
     """
     path = file_name(path)
     held = _read_npz(path)
-    for name in (x, y):
+    for place, name in {"x": x, "y": y}.items():
+        if not isinstance(name, str):
+            raise DataError(f"{place} must be the name of an array, got {check.described(name)}")
         if name not in held:
             hint = check.did_you_mean(name, held)
             raise DataError(f"{path!r} has no array {name!r}; it has {', '.join(held)}{hint}")
@@ -185,6 +191,7 @@ def file_name(path: Any) -> str:
             f"{check.brief(name)} is an address, and nothing is fetched from there; download the "
             "file and give its path"
         )
+    check.path(path=name)
     return name
 
 

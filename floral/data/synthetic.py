@@ -74,6 +74,7 @@ def synthetic_linear(
       True
     """
     check.positive_int(outputs=outputs)
+    check.positive_int(dimension=dimension)
     check.in_range(1, dimension, outputs=outputs)
     kernel, bias, _ = _parameters(clusters, dimension, rank, alpha, seed)
     kernel, bias = kernel[:, :, :outputs], bias[:outputs]
@@ -170,7 +171,8 @@ def _draw(
 ) -> FederatedDataset:
     check.positive_int(clients=num_clients, train=sizes["train"])
     check.in_range(1, num_clients, clusters=clusters)
-    check.non_negative(noise=noise, **{name: size for name, size in sizes.items() if size})
+    check.non_negative(noise=noise)
+    check.whole(**sizes)
     rng = generator(seed, "synthetic data")
     clients = []
     for k in range(num_clients):

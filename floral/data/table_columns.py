@@ -41,6 +41,10 @@ def source_of(
     name: str,
 ) -> Source:
     """The source of one table, or of those of several splits, one after another."""
+    if client is not None and not isinstance(client, str):
+        raise DataError(f"{name}: client must name a column, got {check.described(client)}")
+    if num_classes is not None:
+        check.positive_int(num_classes=num_classes)
     features, targets = _columns(x, "x", name), _columns(y, "y", name)
     for column in targets:
         if column in features and not isinstance(x, str):

@@ -53,6 +53,8 @@ def from_dataset(
       >>> source.examples["x"].tolist(), source.class_names
       ([[1.5, 3.0], [0.5, 4.0]], ('cat', 'dog'))
     """
+    if not isinstance(name, str):
+        raise DataError(f"name must be text, got {check.described(name)}")
     name = name or "dataset"
     tables = as_tables(dataset, split, name)
     return source_of(tables, x=x, y=y, client=client, num_classes=num_classes, name=name)
@@ -83,7 +85,7 @@ def as_tables(
     elif isinstance(dataset, Mapping) and any(hasattr(p, "with_format") for p in dataset.values()):
         parts = {str(key): part for key, part in dataset.items()}
     elif split is not None:
-        raise DataError(f"{name}: a {kind} has no splits; it was asked for {split!r}")
+        raise DataError(f"{name}: a {kind} has no splits; it was asked for {check.brief(split)}")
     else:
         return {"": _plain_table(dataset, name)}
     if split is None:

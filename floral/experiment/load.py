@@ -47,6 +47,7 @@ def load_run(
         checkpoint, or if no round was ever validated.
       DataError: if the data are gone, or not those that the run was trained on.
     """
+    check.path(folder=folder)
     check.boolean(best=best)
     folder, config = _method_of(Path(folder), method)
     last = checkpoint.latest_round(folder / "checkpoints")

@@ -20,7 +20,10 @@ __all__ = [
 
 def entropy(weights: Array | np.ndarray) -> Array:
     """Shannon entropy in nats over the last axis; 0 for one-hot, log C for uniform weights."""
-    return -jnp.sum(jax.scipy.special.xlogy(weights, weights), axis=-1)
+    found = check.numbers(weights, what="weights")
+    if found.ndim == 0:
+        raise SpecError(f"weights must have an axis of adaptors, got {check.described(weights)}")
+    return -jnp.sum(jax.scipy.special.xlogy(found, found), axis=-1)
 
 
 def sharpness(weights: np.ndarray, *, above: float = 0.8) -> float:

@@ -8,12 +8,13 @@ Source: Almansoori, Horváth, Takáč, "Collaborative and Efficient Personalizat
 Adaptors", section 5.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from floral import check
 from floral.errors import SpecError
 from floral.typing import Array, Key, PyTree
 
@@ -117,6 +118,12 @@ def per_layer(mixing: Mixing, prefixes: Sequence[str]) -> Mixing:
     Raises:
       SpecError: for a mixing that follows the losses of whole adaptors, or finds groups of clients.
     """
+    _check_mixing(mixing)
+    if isinstance(prefixes, str) or not all(isinstance(each, str) for each in _listed(prefixes)):
+        raise SpecError(
+            "prefixes must be a list of paths, as ['params/Dense_0'], got "
+            f"{check.described(prefixes)}"
+        )
     if mixing.refresh is not None or mixing.grouping is not None:
         raise SpecError(
             "mixture_per: a mixing that follows the losses of whole adaptors, or groups clients by "
@@ -166,16 +173,36 @@ def shares_of(mixing: Mixing, logits: PyTree, *, active: Array, round: Array | i
     Returns:
       Of the logits' structure; the mixing's weights unless it says otherwise.
     """
+    _check_mixing(mixing)
+    logits = jax.tree.map(lambda leaf: check.numbers(leaf, what="logits"), logits)
+    active = check.numbers(active, what="active")
+    shapes = {leaf.shape for leaf in jax.tree.leaves(logits)}
+    if active.dtype != bool or active.ndim != 1 or shapes != {active.shape}:
+        raise SpecError(
+            "active must be a boolean for each adaptor, [C], and logits a number for each, got "
+            f"{check.described(active)} and {', '.join(str(list(shape)) for shape in shapes)}"
+        )
+    round = check.numbers(round, what="round")
     give = mixing.weights if mixing.shares is None else mixing.shares
     return give(logits, active=active, round=round)
 
 
 def traits_check(mixing: Mixing, num_adaptors: int) -> Callable[[Mapping[str, Any]], None] | None:
     """The mixing's ``check_traits`` for a bank of C adaptors; None if any traits will do."""
+    _check_mixing(mixing)
+    check.positive_int(num_adaptors=num_adaptors)
     check_traits = mixing.check_traits
     if check_traits is None:
         return None
     return lambda traits: check_traits(traits, num_adaptors)
+
+
+def _check_mixing(mixing: Any) -> None:
+    check.instance_of(Mixing, "fl.mixtures.softmax()", mixing=mixing)
+
+
+def _listed(prefixes: Any) -> Iterable[Any]:
+    return prefixes if isinstance(prefixes, Sequence) else [prefixes]
 
 
 def zeros(key: Key, num_adaptors: int, traits: Any) -> Array:

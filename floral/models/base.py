@@ -76,6 +76,11 @@ def augmented(model: Model, augment: Callable[[Key, Batch], Batch]) -> Model:
       [4.0, 2.0]
     """
 
+    if not isinstance(model, Model):
+        raise SpecError(f"augmented takes a Model, as fl.models.mlp(10), got {described(model)}")
+    if not callable(augment):
+        raise SpecError(f"augment must be a function of (key, batch), got {described(augment)}")
+
     def apply(params, stats, batch, *, key=None, train=False):
         if train and key is not None:
             batch = augment(stream(key, "augment"), batch)

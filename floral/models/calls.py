@@ -51,6 +51,11 @@ def check_call(
     anything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     takes = [name for name in list(parameters)[1:] if parameters[name].kind in _BY_NAME]
     asked = {"train_argument": train_argument, "features_argument": features_argument}
+    for setting, name in asked.items():
+        if name is not None and not isinstance(name, str):
+            raise SpecError(
+                f"{wrapper}: {setting} must be the name of an argument, got {check.described(name)}"
+            )
     for setting, name in (asked | {"mask": "mask" if mask else None}).items():
         if name is not None and name not in takes and not anything:
             known = ", ".join(takes) or "nothing"

@@ -68,14 +68,11 @@ def cnn(
     """
     check.positive_int(outputs=outputs)
     check.one_of(("VALID", "SAME"), padding=padding)
+    check.positive_ints(channels=channels, kernels=kernels, pools=pools, hidden=hidden)
     if not len(channels) == len(kernels) == len(pools):
         raise SpecError(
             f"cnn: channels, kernels and pools must be as many; got {len(channels)}, "
             f"{len(kernels)} and {len(pools)}"
         )
-    settings = {"channels": channels, "kernels": kernels, "pools": pools, "hidden": hidden}
-    for name, values in settings.items():
-        for index, value in enumerate(values):
-            check.positive_int(**{f"{name}.{index}": value})
     network = CNN(tuple(channels), tuple(kernels), tuple(pools), padding, tuple(hidden), outputs)
     return from_linen(network, features_argument="features")

@@ -48,7 +48,7 @@ def check_divides(whole: int, *, of: str, **named: int) -> None:
       named: the divisors by name.
     """
     for name, value in named.items():
-        if whole % value:
+        if int(whole) % int(value):
             nearest = _nearest_divisor(value, whole)
             raise SpecError(
                 f"{name}={value} does not divide {of}={whole}; the nearest that does: "

@@ -63,8 +63,7 @@ def mlp(
       SpecError: when initialised, if the inputs hold no numbers.
     """
     check.positive_int(outputs=outputs)
-    for index, width in enumerate(hidden):
-        check.positive_int(**{f"hidden.{index}": width})
+    check.positive_ints(hidden=hidden)
     check.one_of(INITS, init=init)
     network = MLP((*hidden, outputs), init, norm)
     return from_linen(network, features_argument="features", **norm_arguments(norm))

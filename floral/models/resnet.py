@@ -135,10 +135,9 @@ def resnet(
     """
     check.positive_int(outputs=outputs, width=width, groups=groups)
     check.one_of(("cifar", "imagenet"), stem=stem)
-    if not stages:
+    check.positive_ints(stages=stages)
+    if len(stages) == 0:
         raise SpecError("stages must hold the blocks of at least one stage, as [2, 2, 2, 2]")
-    for index, blocks in enumerate(stages):
-        check.positive_int(**{f"stages.{index}": blocks})
     check_divides(width, of="width", groups=groups)
     network = ResNet(tuple(stages), width, groups, stem, outputs)
     return from_linen(network, features_argument="features")

@@ -81,8 +81,6 @@ def vgg(
     check.non_negative(dropout=dropout)
     if dropout >= 1:
         raise SpecError(f"dropout must be below 1, got {check.brief(dropout)}; 0.5 is usual")
-    for name, values in {"channels": channels, "hidden": hidden}.items():
-        for index, value in enumerate(values):
-            check.positive_int(**{f"{name}.{index}": value})
+    check.positive_ints(channels=channels, hidden=hidden)
     arguments = {"features_argument": "features", **norm_arguments(norm)}
     return from_linen(VGG(tuple(channels), tuple(hidden), dropout, norm, outputs), **arguments)

@@ -114,6 +114,7 @@ def vit(
     if dropout >= 1:
         raise SpecError(f"dropout must be below 1, got {check.brief(dropout)}; 0.1 is usual")
     check_divides(width, of="width", heads=heads)
+    heads, mlp_ratio = int(heads), int(mlp_ratio)  # a NumPy integer of 8 bits counts no widths
     network = VisionTransformer(patch_size, width, depth, heads, mlp_ratio, pool, dropout, outputs)
     return from_linen(network, train_argument="train", features_argument="features")
 

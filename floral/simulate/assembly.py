@@ -70,6 +70,9 @@ def sample_batch(dataset: FederatedDataset, *, size: int = 2) -> dict[str, Array
       dataset: the population.
       size: examples in the batch; they are repeated where there are fewer.
     """
+    check.instance_of(FederatedDataset, "fl.data.from_clients(clients)", dataset=dataset)
+    check.positive_int(size=size)
+    size = int(size)
     examples = dataset.splits["train"].examples
 
     def first(array: Any) -> Array:

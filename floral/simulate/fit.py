@@ -251,7 +251,7 @@ def _as_metric(name: Any, given: Any) -> Metric:
     )
     if not callable(given):
         raise SpecError(expected)
-    if not check.takes_two(given):
+    if not check.takes(2, given):
         raise SpecError(f"{expected}; call it: {getattr(given, '__name__', name)}()")
     function: Any = given
     return from_per_example(function)

@@ -15,6 +15,7 @@ __all__ = ["best_start", "start_key"]
 
 def start_key(key: Key, index: int) -> Key:
     """The key of a start; that of the first, 0, is the key itself, as of a run that has but one."""
+    check.whole(index=index)
     return key if index == 0 else stream(key, "restart", index)
 
 
