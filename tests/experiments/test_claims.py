@@ -45,6 +45,45 @@ def test_every_claim_has_a_number_and_what_measures_it(imported):
         assert bool(claim.figure) <= bool(claim.source) <= bool(claim.command)
 
 
+def test_a_claim_that_misses_is_explained_and_no_other(imported):
+    claims = imported("claims")
+    claim = claims.Claim("4.1", "", "", "run", claims.QUICK, lambda: ("", False), lambda: "Why.")
+    met = claim._replace(id="4.2", figure=lambda: ("", True))
+    assert claims.misses([claim, met]) == "* **4.1.** Why."
+    assert claims.misses([met]) == "None."
+    for one in claims.CLAIMS:
+        if f"* **{one.id}.**" in claims.misses(claims.CLAIMS):
+            assert one.why is not None
+
+
+def test_the_quickstart_has_the_mixing_that_its_rule_chooses(imported):
+    script = imported("quickstart_mixing")
+    first, *others = script.CANDIDATES
+    (override,) = script.CANDIDATES[first]
+    mixing = load(script.CONFIG)["mixing"]
+    assert script.config_of(first, 0)["mixing"]["survey_rounds"] == mixing["survey_rounds"], (
+        override
+    )
+    low = {name: {"validation": 80.0} for name in script.CANDIDATES}
+    near, far = {**low, others[0]: {"validation": 81.0}}, {**low, others[-1]: {"validation": 81.1}}
+    assert script.chosen({10: near, 11: near}) == first
+    assert script.chosen({10: far, 11: far}) == others[-1]
+
+
+def test_the_number_of_adaptors_is_chosen_by_validation_over_all_faults(imported):
+    script = imported("faulty_groups")
+
+    def of(*values):
+        return {
+            fault: {"validation": value, "test": 50.0 + place}
+            for place, (fault, value) in enumerate(zip(script.FAULTS, values, strict=True))
+        }
+
+    one = dict(zip(script.CHOICES, (of(90, 60, 60), of(80, 80, 80), of(81, 70, 80)), strict=True))
+    assert script.chosen({0: one, 1: one}) == "five adaptors"
+    assert script.cost(one, "counted", "missing") == 2.0
+
+
 def test_a_seed_is_measured_once_unless_settings_change(imported, tmp_path):
     bed, calls = imported("bed"), []
 
