@@ -65,6 +65,30 @@ def main_method(config: Mapping[str, Any]) -> str:
     return str(config["algorithm"]["kind"]).rpartition(":")[2]
 
 
+_LONGEST_NAME = 100
+_FILES = (".json", ".jsonl", ".md", ".png", ".yaml")
+_FOLDERS = ("checkpoints", "clients")
+
+
+def _check_method_name(name: str, others: Iterable[str]) -> None:
+    """Raises ConfigError for a name whose folder would be another's, or one of the run's files."""
+    if len(name) > _LONGEST_NAME:
+        raise ConfigError(
+            f"compare.{name[:20]}…: a method's name has at most {_LONGEST_NAME} letters, "
+            f"this one {len(name)}"
+        )
+    if name.lower().endswith(_FILES) or name.lower() in _FOLDERS:
+        raise ConfigError(
+            f"compare.{name}: a run folder keeps files of its own under such a name; choose another"
+        )
+    for other in others:
+        if other.casefold() == name.casefold():
+            raise ConfigError(
+                f"compare.{name}: there is a method {other!r} already, and on some disks both "
+                "would be one folder; choose another name"
+            )
+
+
 def methods(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Each method's own whole config by name, defaults written out; the config's own first.
 
@@ -88,6 +112,7 @@ def methods(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
                 raise ConfigError(f"compare.{name}.{inner}: comparisons do not nest")
         if not re.fullmatch(r"\w[\w.+=-]*", name):
             raise ConfigError(f"compare.{name}: a method's name must be usable as a folder's")
+        _check_method_name(name, unfolded)
         unfolded[name] = merge(own, changes)
     checked: dict[str, dict[str, Any]] = {}
     for name, mapping in _chosen(config, unfolded).items():

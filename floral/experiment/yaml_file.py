@@ -124,6 +124,8 @@ def read_value(text: str, *, where: str) -> Any:
         line = f":{mark.line + 1}" if mark is not None and "\n" in text.strip() else ""
         said = error.problem or error.context
         raise ConfigError(f"{where}{line}: not YAML: {said}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{where}: not YAML that can be read: it is nested too deeply") from error
     except (yaml.YAMLError, ValueError) as error:
         said = str(error).splitlines()[0]
         raise ConfigError(f"{where}: not YAML: {said}") from error
