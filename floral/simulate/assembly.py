@@ -196,6 +196,7 @@ def make_simulator(
             mesh,
             data,
             feed,
+            start.struct,
             max_size=dataset.splits["train"].max_size,
             chunk=chunk,
             donate=donate,
@@ -249,6 +250,7 @@ def make_simulator(
         mesh,
         data,
         feed,
+        start.struct,
         anew=who_personalizes(
             algorithm, personalization, dataset.unseen, start.struct, context, batch
         ),

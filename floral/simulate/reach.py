@@ -39,6 +39,7 @@ class Reach:
       mesh: the devices that share clients.
       data: the population on them.
       feed: gives examples that live on the host; None where they do not.
+      struct: the simulator's state as structs, all rows on the devices.
       anew: [N] bool, who keeps no row of use.
       row_bytes: of a client's row where rows live on the host; None where they do not.
       prepare: changes a function before it is compiled.
@@ -52,6 +53,7 @@ class Reach:
         mesh: Mesh,
         data: DeviceData,
         feed: Feed | None,
+        struct: SimulationState,
         *,
         anew: np.ndarray,
         row_bytes: int | None,
@@ -63,6 +65,7 @@ class Reach:
         self.mesh = mesh
         self.data = data
         self.feed = feed
+        self._struct = struct
         self.anew = anew
         self.row_bytes = row_bytes
         self._prepare = prepare
@@ -81,7 +84,7 @@ class Reach:
     def ready(self, state: SimulationState) -> SimulationState:
         """The state on the devices, without the best snapshot, which nothing here reads, and with
         rows that live on the host left there."""
-        check_current(state, host=self.row_bytes is not None)
+        check_current(state, self._struct, host=self.row_bytes is not None)
         if self.row_bytes is None:
             return replicate(state._replace(best=()), self.mesh)
         ready = replicate(state._replace(best=(), table=()), self.mesh)

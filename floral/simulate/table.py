@@ -133,11 +133,12 @@ def check_state(state: Any) -> None:
     check.instance_of(SimulationState, "simulator.init(jax.random.key(0))", state=state)
 
 
-def check_current(state: SimulationState, *, host: bool) -> None:
-    """Refuses a state whose rows are not where they should be, or are gone.
+def check_current(state: SimulationState, struct: SimulationState, *, host: bool) -> None:
+    """Refuses a state of another simulator, and one whose rows are elsewhere or gone.
 
     Args:
       state: what is to be used.
+      struct: this simulator's state as structs, all rows on the devices.
       host: whether rows should live on the host.
 
     Raises:
@@ -160,6 +161,48 @@ def check_current(state: SimulationState, *, host: bool) -> None:
             "writes them in place, so go on from the state that it returned (or set "
             "execution.rows to device, where every state keeps its own)"
         )
+    rows = without_round(table) if host else table
+    for name, own, given in (
+        ("server", struct.server, state.server),
+        ("table", struct.table, rows),
+        ("uplink", struct.uplink, state.uplink),
+    ):
+        if not _alike(own, given):
+            _check_alike(name, own, given)
+
+
+def _alike(own: PyTree, given: PyTree) -> bool:
+    """Whether two trees have one structure, and leaves of one shape and dtype."""
+    ours, structure = jax.tree.flatten(own)
+    theirs, other = jax.tree.flatten(given)
+    return structure == other and all(
+        one.shape == np.shape(two) and one.dtype == getattr(two, "dtype", None)
+        for one, two in zip(ours, theirs, strict=True)
+    )
+
+
+def _check_alike(name: str, own: PyTree, given: PyTree) -> None:
+    """Raises SpecError unless a part of a state has the paths, shapes and dtypes of the simulator's
+    own; keys may be of any generator."""
+    mend = "go on from a state of this simulator, as simulator.init(jax.random.key(0)) makes"
+    ours, theirs = (jax.tree.map(_without_key, one) for one in (own, given))
+    rows = [{np.shape(x)[:1] for x in jax.tree.leaves(one)} for one in (ours, theirs)]
+    if name == "table" and all(len(one) == 1 for one in rows) and rows[0] != rows[1]:
+        (held,), (clients,) = rows[1].pop() or (1,), rows[0].pop()
+        raise SpecError(
+            f"state: it has rows of {held} clients, the population has {clients}; {mend}"
+        )
+    try:
+        check.same_structure(ours, theirs, what=f"state.{name}")
+    except SpecError as error:
+        raise SpecError(f"{error}: the state is another simulator's; {mend}") from error
+
+
+def _without_key(leaf: Any) -> Any:
+    """The leaf, or for a random key the struct of a truth value of its shape."""
+    if jax.numpy.issubdtype(jax.numpy.result_type(leaf), jax.dtypes.prng_key):
+        return jax.ShapeDtypeStruct(np.shape(leaf), bool)
+    return leaf
 
 
 def _in_order_of_ids(ids: np.ndarray, column: np.ndarray) -> Iterator[np.ndarray]:

@@ -46,6 +46,7 @@ class Trainer:
         mesh: Mesh,
         data: DeviceData,
         feed: Feed | None,
+        struct: SimulationState,
         *,
         max_size: int,
         chunk: int,
@@ -56,6 +57,7 @@ class Trainer:
         self._mesh = mesh
         self._data = data
         self._in_flight = InFlight(mesh)
+        self._struct = struct
         draw = make_draw(sampler, devices=mesh.size, chunk=chunk)
         take = make_round(
             algorithm,
@@ -183,7 +185,7 @@ class Trainer:
     def _ready(self, state: SimulationState) -> tuple[SimulationState, PyTree]:
         """The state on the devices, without the best snapshot, which no round reads or may take,
         and without rows that live on the host."""
-        check_current(state, host=self._rows_on_host)
+        check_current(state, self._struct, host=self._rows_on_host)
         best = state.best
         if self._rows_on_host:
             state = state._replace(table=())
