@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from floral.errors import SpecError
 from floral.typing import Array, PyTree
 
 __all__ = [
@@ -43,11 +44,20 @@ def path_string(key_path: tuple[Any, ...]) -> str:
 def paths(tree: PyTree) -> dict[str, Any]:
     """Every leaf by its path string, in the tree's order.
 
+    Raises:
+      SpecError: for two leaves of one path: a key with a slash in it reads as two keys.
+
     Example:
       >>> paths({"Dense_0": {"kernel": 1.0, "bias": 2.0}})
       {'Dense_0/bias': 2.0, 'Dense_0/kernel': 1.0}
     """
-    return {path_string(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    found = {path_string(path): leaf for path, leaf in leaves}
+    if len(found) < len(leaves):
+        names = [path_string(path) for path, _ in leaves]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise SpecError(f"two leaves have the path {twice!r}: leave slashes out of keys")
+    return found
 
 
 def map_with_path(fn: Callable[[str, Any], Any], tree: PyTree) -> PyTree:

@@ -45,13 +45,9 @@ def make_plan(rules: Sequence[Rule], params: Params) -> Plan:
       >>> {path: adaptor.kind for path, adaptor in plan.adaptors.items()}
       {'Dense_0/bias': 'additive', 'Dense_0/kernel': 'low_rank'}
     """
-    made_by = 'Rule(".*/kernel", fl.adaptors.low_rank(rank=2))'
-    if isinstance(rules, Rule | str) or not isinstance(rules, Sequence):
-        raise SpecError(f"rules must be a list, as [{made_by}], got {check.described(rules)}")
-    check.instance_of(Rule, made_by, **{f"rules.{n}": rule for n, rule in enumerate(rules)})
     leaves = {path: _struct(leaf, path) for path, leaf in paths(params).items()}
     decided: dict[str, Rule] = {}
-    for rule in rules:
+    for rule in _checked(rules):
         matched = _matches(rule, leaves)
         untaken = [path for path in matched if path not in decided]
         if not untaken:
@@ -138,6 +134,24 @@ def _struct(leaf: Any, path: str) -> jax.ShapeDtypeStruct:
     if not isinstance(leaf, jax.ShapeDtypeStruct):
         leaf = check.numbers(leaf, what=f"params: {path!r}")
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+
+
+def _checked(rules: Any) -> Sequence[Rule]:
+    """The rules; SpecError unless they are a list of rules, each of an adaptor or None."""
+    example = "[fl.adaptors.Rule('.*/kernel', fl.adaptors.low_rank(rank=2))]"
+    if isinstance(rules, Rule) or not isinstance(rules, Sequence):
+        raise SpecError(f"rules: expected a list, as {example}, got {check.described(rules)}")
+    for rule in rules:
+        if not isinstance(rule, Rule) or not isinstance(rule.match, str):
+            raise SpecError(f"rules: expected rules, as {example}, got {check.described(rule)}")
+        if rule.adaptor is not None and not isinstance(rule.adaptor, Adaptor):
+            called = callable(rule.adaptor) and hasattr(rule.adaptor, "__name__")
+            hint = f"; call it: {getattr(rule.adaptor, '__name__', '')}(...)" * called
+            raise SpecError(
+                f"rule {rule.match!r}: expected an adaptor, as fl.adaptors.low_rank(rank=2) makes, "
+                f"or None, got {check.described(rule.adaptor)}{hint}"
+            )
+    return rules
 
 
 def _matches(rule: Rule, leaves: Mapping[str, Any]) -> list[str]:

@@ -58,7 +58,7 @@ def fedbabu(
     """
     check_inputs(model, loss, local, sample=sample)
     if tuning_steps is not None:
-        check.non_negative(tuning_steps=tuning_steps)
+        check.whole(tuning_steps=tuning_steps)
     if tuning_learning_rate is not None:
         check.non_negative(tuning_learning_rate=tuning_learning_rate)
     in_head = parts_of_model(model, sample, name="head", globs=head)["params"]

@@ -13,6 +13,7 @@ import optax
 
 from floral.errors import SpecError
 from floral.random import rekeyed
+from floral.tree import paths
 from floral.typing import Key, PyTree
 
 __all__ = ["as_before", "check_optimizer", "check_steps", "first_moving_step", "fresh", "step"]
@@ -31,8 +32,16 @@ def check_optimizer(what: str, optimizer: Any) -> None:
 
 
 def fresh(optimizer: optax.GradientTransformation, params: PyTree, key: Key) -> PyTree:
-    """The optimizer's first state, the random keys in it (of noise) made the given key's own."""
-    return rekeyed(optimizer.init(params), key)
+    """The optimizer's first state, the random keys in it (of noise) made the given key's own.
+
+    Raises:
+      SpecError: for an optimizer that cannot be started on these params.
+    """
+    try:
+        state = optimizer.init(params)
+    except _BOUND as error:
+        raise SpecError(f"an optimizer does not fit the params: {_first_line(error)}") from error
+    return rekeyed(state, key)
 
 
 def step(
@@ -51,7 +60,8 @@ def step(
       where: names the step in errors: "local training" or "the server".
 
     Raises:
-      SpecError: while tracing, for an optimizer that asks for more than these.
+      SpecError: while tracing, for an optimizer that asks for more than these, or whose updates
+        are not of the structure and shapes of the params.
     """
     try:
         updates, after = optimizer.update(gradient, state, params)
@@ -64,7 +74,25 @@ def step(
             f"the optimizer of {where} needs {names}, which {where} does not give: take one that "
             "steps on gradients alone, such as optax.adam"
         ) from error
-    return optax.apply_updates(params, updates), as_before(after, state)
+    steps = paths(updates)
+    for path, leaf in paths(params).items():
+        if path in steps and jnp.shape(steps[path]) != jnp.shape(leaf):
+            raise SpecError(
+                f"the optimizer of {where} gives {path!r} an update of shape "
+                f"{list(jnp.shape(steps[path]))}, expected {list(jnp.shape(leaf))}"
+            )
+    try:
+        moved = optax.apply_updates(params, updates)
+    except _BOUND as error:
+        raise SpecError(
+            f"the optimizer of {where} gives updates that do not fit the params: "
+            f"{_first_line(error)}"
+        ) from error
+    return moved, as_before(after, state)
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).strip().partition("\n")[0].split())
 
 
 def as_before(after: PyTree, before: PyTree) -> PyTree:
@@ -100,7 +128,7 @@ def first_moving_step(optimizer: optax.GradientTransformation) -> int | None:
     start = (jnp.zeros((), jnp.int32), None, jnp.zeros((), bool))
     try:
         carry = take((start[0], optimizer.init(params), start[2]))
-    except _BOUND:
+    except (*_BOUND, SpecError):
         return None
     if not carry[2]:
         carry = jax.lax.while_loop(lambda c: ~c[2] & (c[0] < _FARTHEST), take, carry)

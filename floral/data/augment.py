@@ -50,7 +50,7 @@ def flip_crop(*, flip: bool = True, padding: int = 4) -> Augment:
     Source: He et al., "Deep Residual Learning for Image Recognition", 2016, section 4.2.
     """
     check.boolean(flip=flip)
-    check.non_negative(padding=padding)
+    check.whole(padding=padding)
 
     def augment(key: Key, batch: Batch) -> dict[str, Array]:
         x = batch["x"]

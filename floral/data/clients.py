@@ -149,7 +149,8 @@ class FederatedDataset(NamedTuple):
         if "cluster" in self.traits:
             cluster = self.traits["cluster"]
             counts = np.bincount(cluster[cluster >= 0])
-            lines.append(f"clusters: {', '.join(map(str, counts))} clients")
+            if len(counts):
+                lines.append(f"clusters: {', '.join(map(str, counts))} clients")
         return "\n".join(lines)
 
     def _classes(self) -> str:
@@ -362,9 +363,13 @@ def assembled(
             f"client {empty[0]} has no training example "
             f"({len(empty)} of {num_clients} clients have none)"
         )
-    if traits is not None:
-        check.mapping("{'cluster': [0, 1]}", traits=traits)
-    traits = {name: canonical(trait, f"trait {name!r}") for name, trait in (traits or {}).items()}
+    for name, split in splits.items():
+        if "mask" in split.examples:
+            raise DataError(
+                f"split {name!r} has a field 'mask', the name of what marks padding in a batch; "
+                "give it another name"
+            )
+    traits = _canonical_traits(traits)
     for name, trait in traits.items():
         if trait.shape[:1] != (num_clients,):
             raise DataError(
@@ -391,3 +396,17 @@ def assembled(
     ordered = {name: splits[name] for name in SPLITS if name in splits}
     words = None if class_names is None else tuple(class_names)
     return FederatedDataset(ordered, traits, unseen, num_classes, names, words)
+
+
+def _canonical_traits(traits: Any) -> dict[str, np.ndarray]:
+    if traits is None:
+        return {}
+    if not isinstance(traits, Mapping):
+        raise DataError(
+            "traits must be a mapping of names, as {'cluster': [0, 1]}, got "
+            f"{check.described(traits)}"
+        )
+    for name in traits:
+        if not isinstance(name, str) or not name:
+            raise DataError(f"traits: expected names, got {check.brief(name)}")
+    return {name: canonical(trait, f"trait {name!r}") for name, trait in traits.items()}

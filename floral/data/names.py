@@ -24,6 +24,9 @@ def names_array(names: Sequence[Any] | np.ndarray, count: int, what: str) -> np.
     Raises:
       DataError: if a name is missing or taken twice, or there are more or fewer.
     """
+    for place, name in enumerate(names if isinstance(names, list | tuple) else ()):
+        if isinstance(name, list | tuple | np.ndarray):
+            raise _no_name(what, place, name)
     if isinstance(names, str | bytes) or np.ndim(as_array(names, what)) != 1:
         raise DataError(f"{what}: expected a list of {count} names, got {type(names).__name__}")
     if len(names) != count:
@@ -32,9 +35,7 @@ def names_array(names: Sequence[Any] | np.ndarray, count: int, what: str) -> np.
         if is_missing(name):
             raise DataError(f"{what}: name {place} is missing")
         if not isinstance(name, str | numbers.Integral):
-            raise DataError(
-                f"{what}: name {place} must be a word or a whole number, not {type(name).__name__}"
-            )
+            raise _no_name(what, place, name)
     words = np.array([str(name) for name in names], np.str_)
     known, first = np.unique(words, return_index=True)
     if len(known) < count:
@@ -51,6 +52,12 @@ def _check_apart(words: Iterable[str], what: str) -> None:
             f"{what}: the names {alike[0]!a} and {alike[1]!a} look the same; write one client in "
             "one way"
         )
+
+
+def _no_name(what: str, place: int, name: Any) -> DataError:
+    return DataError(
+        f"{what}: name {place} must be a word or a whole number, not {type(name).__name__}"
+    )
 
 
 def sortable_names(values: np.ndarray, field: str) -> np.ndarray:

@@ -50,8 +50,8 @@ def synthetic_population(
     """
     check.positive_int(clients=clients, clusters=clusters, train=train, classes=classes, side=side)
     check.in_range(1, min(clients, classes), clusters=clusters)
-    check.non_negative(separation=separation)
     check.whole(validation=validation, test=test)
+    check.non_negative(separation=separation, seed=seed)
     shape = (side, side, 1)
     means = generator(seed, "population means").standard_normal((classes, *shape), np.float32)
     means *= np.float32(separation / (side * np.sqrt(2)))

@@ -266,13 +266,13 @@ def evaluation(
         those with the largest values; the loss, mae and rmse are always of these.
     """
     check.positive_int(every=every, batch_size=batch_size, diagnose_examples=diagnose_examples)
-    check.non_negative(diagnose_clients=diagnose_clients)
+    check.whole(diagnose_clients=diagnose_clients)
     if clients is not None:
         check.positive_int(clients=clients)
-    check.non_negative(personalize_steps=personalize_steps)
+    check.whole(personalize_steps=personalize_steps)
     check.positive_int(personalize_batch=personalize_batch)
     if personalize_examples is not None:
-        check.non_negative(personalize_examples=personalize_examples)
+        check.whole(personalize_examples=personalize_examples)
     before = personalization(
         trains=personalize,
         steps=personalize_steps,

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from floral import check
+from floral.errors import SpecError
 from floral.typing import Array, Batch, Loss
 
 __all__ = ["Metric", "added", "from_per_example"]
@@ -36,7 +37,7 @@ def from_per_example(values: Loss) -> Metric:
     """The mean over examples of ``values(outputs, batch) -> [B]``.
 
     Raises:
-      SpecError: when traced, unless ``values`` gives one number an example.
+      SpecError: when traced, unless ``values`` gives one real number an example.
 
     Example:
       >>> metric = from_per_example(lambda outputs, batch: outputs)
@@ -49,6 +50,8 @@ def from_per_example(values: Loss) -> Metric:
         mask = batch["mask"]
         found = values(outputs, batch)
         check.per_example(found, mask.shape[0], what="values")
+        if jnp.issubdtype(found.dtype, jnp.complexfloating):
+            raise SpecError(f"values: expected real numbers, got {found.dtype}; take its .real")
         return {
             "sum": jnp.sum(jnp.where(mask, found.astype(jnp.float32), 0.0)),
             "count": jnp.sum(mask, dtype=jnp.int32),

@@ -147,6 +147,11 @@ def known(*, trait: str = "cluster", floor: float = 0.0, renormalize: bool = Tru
     def check_traits(traits, num_adaptors):
         given = np.asarray(traits.get(trait, np.zeros(0, int)))
         if given.ndim == 1:
+            if given.dtype.kind not in "iu":
+                raise SpecError(
+                    f"known: the trait {trait!r} is {given.dtype}, expected whole numbers, each "
+                    f"client's adaptor, or {num_adaptors} weights a client"
+                )
             wrong = np.flatnonzero((given < 0) | (given >= num_adaptors))
             expected = f"one of the {num_adaptors} adaptors, 0 to {num_adaptors - 1}"
         else:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -60,13 +61,17 @@ class OwnModels:
         """
         examples = self._reach.dataset.splits["train"].examples["x"]
         shape, dtype = tuple(examples.shape[1:]), np.dtype(examples.dtype)
+        expected = f"x: expected inputs {check.shown(('B', *shape))} as the examples have"
         try:
             given = x if hasattr(x, "dtype") else np.asarray(x)
-            if not hasattr(x, "dtype") and given.dtype.kind in "iu" and dtype.kind == "f":
-                given = given.astype(dtype)
         except ValueError:
             raise SpecError("x: expected inputs [B, ...], got rows of unlike shapes") from None
-        expected = f"x: expected inputs {check.shown(('B', *shape))} as the examples have"
+        if given.dtype.kind in "OUSMm":
+            raise SpecError(f"{expected}, of {dtype}, got {check.described(x)}")
+        if np.ma.is_masked(given):
+            raise SpecError("x: some of its numbers are masked; fill them, as x.filled(0.0)")
+        if not hasattr(x, "dtype") and given.dtype.kind in "iu" and dtype.kind == "f":
+            given = given.astype(dtype)
         if given.ndim != len(shape) + 1 or tuple(given.shape[1:]) != shape:
             hint = "; add the batch axis, as x[None]" if tuple(given.shape) == shape else ""
             raise SpecError(f"{expected}, got {check.shown(given.shape)}{hint}")
@@ -75,6 +80,8 @@ class OwnModels:
                 f"{expected}, of {dtype}, got {given.dtype}; cast and scale them as the training "
                 "data were"
             )
+        if not isinstance(given, jax.Array):
+            given = _cast(given, dtype, expected)
         return jnp.asarray(given, dtype)
 
     def _model(self, state: SimulationState, client_id: int) -> OwnModel:
@@ -102,6 +109,19 @@ def _same_kind(one: Any, other: Any) -> bool:
         if jnp.issubdtype(one, kind) and jnp.issubdtype(other, kind):
             return True
     return False
+
+
+def _cast(given: np.ndarray, dtype: np.dtype, expected: str) -> np.ndarray:
+    """The numbers in the examples' dtype; SpecError for one that it cannot hold."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast = given.astype(dtype)
+    if dtype.kind in "iu":
+        wrong = np.asarray(cast != given)
+    else:
+        wrong = np.isfinite(given) & ~np.isfinite(cast)
+    if wrong.any():
+        raise SpecError(f"{expected}, of {dtype}, which cannot hold {given[wrong][0]}")
+    return cast
 
 
 def _one_model(model_of: ModelOf) -> Callable[..., OwnModel]:

@@ -98,10 +98,9 @@ def personalization(
     """
     check.one_of(get_args(Trains), trains=trains)
     check.positive_int(batch_size=batch_size)
-    for name, count in (("steps", steps), ("examples", examples)):
-        none = isinstance(count, int | np.integer) and not isinstance(count, bool) and count == 0
-        if count is not None and not none:
-            check.positive_int(**{name: count})
+    check.whole(steps=steps)
+    if examples is not None:
+        check.whole(examples=examples)
     limit = 0 if steps == 0 else examples
     return Personalization(make_batching(batch_size=batch_size, steps=steps or 1), limit, trains)
 

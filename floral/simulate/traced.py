@@ -24,6 +24,7 @@ __all__ = ["Seen", "at_sizes", "shapes", "sizes_apart", "struct_of", "traced", "
 
 _RAISED = (
     ArithmeticError,
+    AssertionError,
     AttributeError,
     LookupError,
     NotImplementedError,

@@ -36,6 +36,11 @@ def check_params(params: PyTree) -> None:
         if kind is None or not jnp.issubdtype(kind, jnp.floating):
             got = type(leaf).__name__ if kind is None else _named(kind, leaf)
             raise SpecError(f"params: {path!r} is {got}, and only floats can be trained: {_KEEP}")
+        if np.dtype(kind).itemsize < 2:
+            raise SpecError(
+                f"params: {path!r} is {_named(kind, leaf)}, of which no mean can be taken: keep it "
+                "in bfloat16 or wider and cast it in the model"
+            )
         _check_size("params", path, leaf)
 
 

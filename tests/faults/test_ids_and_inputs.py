@@ -79,10 +79,14 @@ INPUTS = {
     "an axis more": (np.ones((2, 3, 1), "f"), r"got \[2, 3, 1\]"),
     "bytes": (np.ones((2, 3), np.uint8), "of float32, got uint8; cast and scale"),
     "whole numbers": (np.ones((2, 3), int), "got int64"),
-    "text": ("abc", r"got \[\]"),
+    "text": ("abc", "got str 'abc'"),
     "words": (np.array([["a", "b", "c"]]), "got <U1"),
     "rows of unlike length": ([[1.0], [1.0, 2.0]], "rows of unlike shapes"),
-    "nothing": (None, r"got \[\]"),
+    "nothing": (None, "got NoneType"),
+    "a batch": ({"x": np.ones((2, 3), "f")}, "got dict"),
+    "objects": (np.ones((2, 3), object), r"got object\[2, 3\]"),
+    "a number too large for the examples' floats": (np.full((2, 3), 1e300), r"float32, which cannot hold 1e\+300"),
+    "masked numbers": (np.ma.masked_array(np.ones((2, 3), "f"), np.eye(2, 3)), r"some of its numbers are masked; fill them"),
 }  # fmt: skip
 
 
@@ -90,6 +94,21 @@ INPUTS = {
 def test_inputs_that_are_no_batch_of_examples_are_refused(x, said, sim, state):
     with pytest.raises(SpecError, match=said):
         sim.predict(state, 0, x)
+
+
+@pytest.mark.parametrize("wrong", [300, -1], ids=["too large", "negative"])
+@pytest.mark.parametrize("kind", [np.asarray, np.ndarray.tolist], ids=["array", "list"])
+def test_whole_numbers_are_not_wrapped_into_the_examples_bytes(wrong, kind):
+    bytes_of = {"train": {"x": np.array([[1, 2]], np.uint8), "y": [0]}}
+    model = fl.models.from_function(lambda key, x: {"w": jnp.ones((2, 2))}, lambda p, x: x @ p["w"])
+    local = fl.algorithms.local_solver(optax.sgd, learning_rate=0.1)
+    algorithm = fl.algorithms.fedavg(model, fl.losses.cross_entropy, local)
+    population = fl.data.from_clients([bytes_of], num_classes=2)
+    sim = fl.simulate.make_simulator(algorithm, model, population, metrics={})
+    state = sim.init(jax.random.key(0))
+    assert np.asarray(sim.predict(state, 0, kind(np.array([[200, 55]])))).tolist() == [[255.0] * 2]
+    with pytest.raises(SpecError, match=f"of uint8, which cannot hold {wrong}"):
+        sim.predict(state, 0, kind(np.array([[wrong, 1]])))
 
 
 def test_lists_and_wider_floats_are_inputs(sim, state):

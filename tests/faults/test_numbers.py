@@ -182,12 +182,24 @@ def test_rows_are_whole_numbers_of_examples(rows, said):
         ({"traits": {"age": [2**40 + 1]}}, "trait 'age' of example 0 is 1099511627777"),
         ({"traits": {"cluster": [0.5]}}, "trait 'cluster' must be a whole number"),
         ({"unseen": [0]}, "unseen must be a mask, a bool for each client"),
+        ({"traits": [1]}, r"traits must be a mapping of names.* got list \[1\]"),
+        ({"traits": {0: [1]}}, "traits: expected names, got 0"),
     ],
     ids=str,
 )
 def test_what_is_known_of_clients_is_checked(known, said):
     with pytest.raises(DataError, match=said):
         fl.data.from_clients([{"train": {"x": np.zeros((4, 1)), "y": Y}}], **known)
+
+
+def test_no_field_of_examples_is_called_mask():
+    examples = {"x": np.zeros((4, 1)), "y": Y, "mask": np.ones(4, bool)}
+    for made in (
+        lambda: fl.data.from_clients([{"train": examples}]),
+        lambda: fl.data.federated(examples, {"train": [range(4)]}),
+    ):
+        with pytest.raises(DataError, match=r"split 'train' has a field 'mask'.*another name"):
+            made()
 
 
 def test_a_client_made_later_is_checked_when_it_is_read():

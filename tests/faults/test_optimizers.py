@@ -119,6 +119,34 @@ def test_an_optimizer_that_asks_for_the_loss_is_refused_by_what_it_asks_for(make
         _simulator(local, server=server)
 
 
+def _stepping(update):
+    return lambda rate: optax.stateless(lambda updates, params: jax.tree.map(update, updates))
+
+
+_UNFIT = {
+    "an axis more": (_stepping(lambda u: u[None]), "an update of shape \\[1, "),
+    "one number for all": (_stepping(jnp.mean), r"an update of shape \[\], expected"),
+    "nothing": (
+        lambda rate: optax.stateless(lambda u, p: {}),
+        "updates that do not fit the params",
+    ),
+    "labels of no transform": (
+        lambda rate: optax.multi_transform(
+            {"a": optax.sgd(rate)}, lambda p: jax.tree.map(lambda _: "b", p)
+        ),
+        "does not fit the params: Some parameters have no corresponding transformation",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "said"), _UNFIT.values(), ids=_UNFIT)
+@pytest.mark.parametrize("whose", ["local training", "the server"])
+def test_an_optimizer_whose_steps_are_of_other_shapes_than_the_params_is_refused(make, said, whose):
+    local, server = (make, None) if whose == "local training" else (optax.sgd, make(0.1))
+    with pytest.raises(SpecError, match=f"optimizer.* {said}"):
+        _simulator(local, server=server)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [(optax.sgd(0.1), "pass optax.sgd and learning_rate"), (lambda rate: rate, "got float")],

@@ -13,6 +13,7 @@ _LEAVES = {
     "integer": (jnp.zeros((), jnp.int32), r"is int32\[\]"),
     "whole number of Python": (3, r"is int64\[\]"),
     "bool": (jnp.zeros(2, bool), r"is bool\[2\]"),
+    "eight bits": (jnp.zeros(2, jnp.float8_e4m3fn), r"is float8_e4m3fn\[2\], of which no mean"),
     "complex": (jnp.zeros(2, jnp.complex64), r"is complex64\[2\]"),
     "random key": (jax.random.key(0), "is a random key"),
     "word": ("relu", "is str"),
@@ -34,6 +35,16 @@ def _simulator(init):
 def test_a_parameter_that_is_no_float_is_refused_by_its_path(leaf, message):
     with pytest.raises(SpecError, match=f"params: 'head/step' {message}"):
         _simulator(lambda key, batch: ({"w": jnp.zeros((3, 2)), "head": {"step": leaf}}, ()))
+
+
+def test_two_parameters_of_one_path_are_refused():
+    def init(key, batch):
+        return {"w": jnp.zeros((3, 2)), "a/b": jnp.zeros(2), "a": {"b": jnp.zeros(2)}}, ()
+
+    with pytest.raises(
+        SpecError, match="two leaves have the path 'a/b': leave slashes out of keys"
+    ):
+        _simulator(init)
 
 
 def test_statistics_may_count_but_hold_something():

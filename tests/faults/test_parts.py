@@ -197,6 +197,43 @@ def test_one_transform_is_a_list_of_one():
     np.testing.assert_array_equal(*clipped)
 
 
+ADDITIVE = fl.adaptors.additive()
+RULES = {
+    "a rule alone": (fl.adaptors.Rule(".*", ADDITIVE), "rules: expected a list, as .*got Rule"),
+    "a pair": ([(".*", ADDITIVE)], "rules: expected rules, as .*got tuple"),
+    "no pattern": ([fl.adaptors.Rule(None, ADDITIVE)], "rules: expected rules"),
+    "a word for an adaptor": ([fl.adaptors.Rule(".*", "low_rank")], "expected an adaptor, as .*got str 'low_rank'"),
+    "a factory that was not called": ([fl.adaptors.Rule(".*", fl.adaptors.additive)], r"call it: additive\(\.\.\.\)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("rules", "said"), RULES.values(), ids=RULES)
+def test_what_are_no_rules_is_refused(rules, said, population):
+    with pytest.raises(SpecError, match=said):
+        fl.adaptors.adapt(MODEL, rules, fl.simulate.sample_batch(population))
+
+
+@pytest.mark.parametrize("steps", [None, 1.5, -1, True])
+def test_steps_before_a_prediction_are_a_whole_number(steps):
+    with pytest.raises(SpecError, match=r"steps must (be a |be finite|not be negative)"):
+        fl.simulate.personalization(steps=steps)
+
+
+@pytest.mark.parametrize("factory", [fl.data.dirichlet, fl.data.quantity_skew])
+@pytest.mark.parametrize("least", [1.5, -1, True, None])
+def test_the_least_examples_of_a_client_are_a_whole_number(factory, least):
+    with pytest.raises(SpecError, match=r"min_examples must (be a |be finite|not be negative)"):
+        factory(clients=2, min_examples=least)
+
+
+def test_known_adaptors_are_whole_numbers(make_population, build, simulator):
+    for trait in (np.array([0.0, 1.0, 0.0, 1.0, 1.0]), np.array([True, False, True, True, False])):
+        population = make_population()
+        population = population._replace(traits={**population.traits, "mine": trait})
+        with pytest.raises(SpecError, match=f"known: the trait 'mine' is {trait.dtype}, expected"):
+            simulator(build("floral", mixing=fl.mixtures.known(trait="mine")), population)
+
+
 ROWS = [[0, 2, 4, 6], [1, 3], [5, 7, 8, 9, 10, 11]]
 DEALT = {
     "rows": ROWS,

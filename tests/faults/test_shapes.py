@@ -57,6 +57,10 @@ def trained(sim, rounds=60):
     return float(metrics["loss_sum"] / metrics["examples"])
 
 
+def fail(words):
+    raise AssertionError(words)
+
+
 def error(outputs, batch):
     return outputs - batch["y"]
 
@@ -180,6 +184,8 @@ METRICS = {
     "a factory that was not called": (fl.metrics.accuracy, LABELS, 3, r"call it: accuracy\(\)"),
     "one argument": (lambda o: o, COLUMN, 1, "must be a Metric"),
     "a number": (3, COLUMN, 1, "got int 3"),
+    "complex numbers": (lambda o, b: o[:, 0] * 1j, COLUMN, 1, "values: expected real numbers, got complex64"),
+    "an assertion that fails": (lambda o, b: fail("the shapes differ"), COLUMN, 1, "raised AssertionError: the shapes differ"),
     "accuracy of labels [B, 1]": (fl.metrics.accuracy(), LABELS[:, None], 3, r"labels \[B, 1\]"),
     "accuracy of one output": (fl.metrics.accuracy(), LABELS, 1, "one class alone"),
     "accuracy of numbers": (fl.metrics.accuracy(), NUMBERS, 3, "labels are float32"),
