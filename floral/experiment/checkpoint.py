@@ -31,7 +31,7 @@ from floral.simulate.table import copy_table, on_host, without_round
 from floral.tree import paths
 from floral.typing import PyTree
 
-__all__ = ["latest_round", "restore", "save"]
+__all__ = ["latest_round", "restore", "save", "saved_rounds"]
 
 _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 _ROOM = 2**18  # bytes for the names and shapes of what is saved, in files of their own
@@ -70,7 +70,7 @@ def save(folder: Path, state: SimulationState, *, keep: int) -> None:
         with _manager(folder, keep) as manager:
             manager.save(taken, args=ocp.args.StandardSave(held), force=True)
         if is_first():
-            drop_rows(folder / _ROWS, _rounds(folder))
+            drop_rows(folder / _ROWS, saved_rounds(folder))
 
 
 def _check_room(folder: Path, held: PyTree) -> None:
@@ -102,7 +102,13 @@ def _as_os_error() -> Iterator[None]:
 
 def latest_round(folder: Path) -> int | None:
     """The round of the newest whole checkpoint; None if there is none."""
-    return max(_rounds(folder), default=None)
+    return max(saved_rounds(folder), default=None)
+
+
+def saved_rounds(folder: Path) -> list[int]:
+    """The rounds of all whole checkpoints, in order."""
+    entries = folder.iterdir() if folder.is_dir() else ()
+    return sorted(int(entry.name) for entry in entries if entry.name.isdecimal())
 
 
 def restore(
@@ -149,12 +155,6 @@ def restore(
             "delete that folder to go on from the checkpoint before it, or from the start"
         ) from error
     return _with_tables(state, restored)
-
-
-def _rounds(folder: Path) -> list[int]:
-    """The rounds of all whole checkpoints."""
-    entries = folder.iterdir() if folder.is_dir() else ()
-    return [int(entry.name) for entry in entries if entry.name.isdecimal()]
 
 
 def _tables(state: SimulationState) -> dict[str, PyTree]:

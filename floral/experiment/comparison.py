@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from floral.errors import ConfigError
-from floral.experiment import record
+from floral.experiment.intact import last_clients
 from floral.experiment.plot import save_figure
 from floral.experiment.seed_figure import seed_curves, seeds_figure
 from floral.experiment.seeds import Ended, collect, unfinished
@@ -171,13 +171,10 @@ def _agreement(seeds: Mapping[int, Ended]) -> str:
 
 def _of_clients(end: Ended) -> tuple[np.ndarray, np.ndarray]:
     """What each client that trained came to in the last evaluation, and on how many examples."""
-    import pyarrow.parquet
-
-    *_, newest = record.client_tables(end.place)
-    table = pyarrow.parquet.read_table(newest)
-    values = table[f"test_{end.quantity}"].to_numpy().astype(float)
-    examples = table["test_examples"].to_numpy()
-    kept = ~table["unseen"].to_numpy() & np.isfinite(values) & (examples > 0)
+    table = last_clients(end.place)
+    values = table[f"test_{end.quantity}"].astype(float)
+    examples = table["test_examples"]
+    kept = ~table["unseen"] & np.isfinite(values) & (examples > 0)
     return values[kept], examples[kept]
 
 

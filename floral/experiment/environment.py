@@ -80,8 +80,6 @@ def check_config(saved: Mapping[str, Any], config: Mapping[str, Any], folder: Pa
     Raises:
       ConfigError: if the config was changed in more than its rounds or checkpoints.
     """
-    if "config" not in saved:
-        raise ConfigError(f"{folder / 'environment.json'}: damaged: it lacks 'config'")
     if saved["config"] != _digest(config):
         raise ConfigError(
             f"{folder / 'config.yaml'}: the config is not the one this run began with; only "

@@ -14,6 +14,7 @@ from floral.experiment.config import methods
 from floral.experiment.config_files import path_places, with_absolute_paths
 from floral.experiment.environment import check_config
 from floral.experiment.files import FileError, file_error, touching
+from floral.experiment.intact import check_intact, read_environment, read_summary
 from floral.experiment.load import check_run_folder, saved_config
 from floral.experiment.lock import Locks
 from floral.experiment.overrides import parse
@@ -135,18 +136,24 @@ def method_folders(folder: Path, resolved: Mapping[str, Any]) -> dict[str, Path]
 
 
 def _finished(place: Path, rounds: int) -> bool:
-    path = place / "summary.json"
-    if not path.is_file():
+    if not (place / "summary.json").is_file():
         return False
-    summary = record.read_json(path)
+    summary = read_summary(place)
+    saved = checkpoint.latest_round(place / "checkpoints")
+    if saved is not None and saved < summary["rounds"]:  # its later rounds are to be taken again
+        return False
     return summary["rounds"] == rounds or "stopped" in summary
 
 
 def _check_place(place: Path, config: Mapping[str, Any]) -> None:
     """Raises ConfigError if a folder's run cannot become the config's."""
-    if (place / "environment.json").is_file():
-        check_config(record.read_json(place / "environment.json"), config, place)
-    taken = checkpoint.latest_round(place / "checkpoints") or 0
+    saved = checkpoint.latest_round(place / "checkpoints")
+    taken = saved or 0
+    if saved is not None or (place / "environment.json").is_file():
+        check_config(read_environment(place), config, place)
+    if saved is None and (place / "summary.json").is_file():
+        taken = read_summary(place)["rounds"]
+    check_intact(place, taken)
     if taken > config["rounds"]:
         raise ConfigError(
             f"rounds: {place} has taken {taken} already, got {config['rounds']}; a resumed run "

@@ -17,6 +17,7 @@ from floral.experiment.build import Experiment, build
 from floral.experiment.config import methods, read
 from floral.experiment.config_files import path_places, value_at
 from floral.experiment.environment import check_data
+from floral.experiment.intact import read_environment
 from floral.experiment.state import start_state
 from floral.experiment.yaml_file import load
 from floral.simulate import SimulationState
@@ -53,9 +54,9 @@ def load_run(
     last = checkpoint.latest_round(folder / "checkpoints")
     if last is None:
         raise ConfigError(f"{folder}: the run has no checkpoint yet")
+    environment = read_environment(folder)
     with naming_what_moved(folder, config):
-        experiment = build(config, chunk=saved_chunk(folder))
-    environment = record.read_json(folder / "environment.json")
+        experiment = build(config, chunk=environment["chunk"])
     check_data(environment, {"data": experiment.dataset.fingerprint}, folder)
     struct = jax.eval_shape(lambda: start_state(experiment))
     state = checkpoint.restore(folder / "checkpoints", last, struct, experiment.simulator.new_table)
@@ -153,8 +154,8 @@ def check_run_folder(folder: Path) -> None:
 
 def saved_chunk(folder: Path) -> int | None:
     """How clients were walked when the run began, so that it goes on bit for bit."""
-    path = folder / "environment.json"
-    return record.read_json(path)["chunk"] if path.is_file() else None
+    begun = (folder / "environment.json").is_file()
+    return read_environment(folder)["chunk"] if begun else None
 
 
 def start_folder(start_from: str, folder: Path | None = None) -> Path | None:

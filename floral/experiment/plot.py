@@ -1,5 +1,6 @@
 """Figures from tables: nothing is computed here but places on the page."""
 
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from floral.errors import ConfigError
+from floral.experiment.yaml_file import write_atomically
 
 __all__ = [
     "FORMATS",
@@ -119,16 +121,16 @@ def save_figure(figure: Any, path: Path) -> Path:
     ``.svg``); returns its path.
 
     Raises:
-      ConfigError: for another suffix.
+      ConfigError: for another suffix, or if it cannot be written.
     """
     kind = path.suffix.removeprefix(".").lower()
     if kind not in FORMATS:
         raise ConfigError(
             f"{path}: a figure ends in one of {', '.join(f'.{known}' for known in FORMATS)}"
         )
-    temporary = path.with_name(f".{path.name}.tmp")
-    figure.savefig(temporary, dpi=150, format=kind)
-    temporary.replace(path)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=150, format=kind)
+    write_atomically(path, drawn.getvalue())
     return path
 
 

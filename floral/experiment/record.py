@@ -14,6 +14,7 @@ Everything but the growing files is written under a temporary name and renamed. 
 processes the first writes. What cannot be written is one sentence (`files.touching`).
 """
 
+import io
 import json
 import math
 import os
@@ -32,11 +33,13 @@ from floral.experiment.yaml_file import write_atomically
 
 __all__ = [
     "append_lines",
+    "client_table",
     "client_tables",
     "cut_back",
     "cut_lines",
     "has_begun",
     "new_folder",
+    "read_clients",
     "read_json",
     "read_lines",
     "remove_folders",
@@ -109,15 +112,18 @@ def read_json(path: Path) -> dict[str, Any]:
     """The mapping in a file.
 
     Raises:
-      ConfigError: if it is missing or no JSON.
+      ConfigError: if it is missing, no JSON, or no mapping.
     """
     try:
         with touching(path, "read"):
-            return json.loads(path.read_text(encoding="utf-8"))
+            found = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path}: damaged at line {error.lineno}: {error.msg}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: damaged: {error}") from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path}: damaged: expected a mapping, got {type(found).__name__}")
+    return found
 
 
 @by_the_first
@@ -146,6 +152,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
                 lines.append(json.loads(line))
             except ValueError as error:
                 raise ConfigError(f"{path}: line {number} is damaged: {error}") from error
+            if not isinstance(lines[-1], dict):
+                raise ConfigError(f"{path}: line {number} is damaged: it is no mapping")
     return lines
 
 
@@ -174,6 +182,28 @@ def client_tables(folder: Path) -> dict[Path, int]:
     return {table: int(table.stem.removeprefix("round_")) for table in tables}
 
 
+def client_table(folder: Path, round_index: int) -> Path:
+    """Where the table of an evaluation is."""
+    return folder / "clients" / f"round_{round_index:06d}.parquet"
+
+
+def read_clients(table: Path) -> dict[str, np.ndarray]:
+    """The columns of a per-client table, each [N].
+
+    Raises:
+      ConfigError: if it cannot be read.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with touching(table, "read"):
+            found = pyarrow.parquet.read_table(table)
+    except pyarrow.ArrowInvalid as error:
+        raise ConfigError(f"{table}: damaged, it is no table of parquet") from error
+    return {name: found[name].to_numpy() for name in found.column_names}
+
+
 @by_the_first
 def write_clients(folder: Path, round_index: int, columns: Mapping[str, np.ndarray]) -> None:
     """Writes one evaluation's table, a row a client.
@@ -193,12 +223,12 @@ def write_clients(folder: Path, round_index: int, columns: Mapping[str, np.ndarr
         else:
             flat |= {f"{name}_{index}": values[:, index] for index in range(values.shape[1])}
     place = folder / "clients"
-    final = place / f"round_{round_index:06d}.parquet"
-    temporary = final.with_suffix(".tmp")
+    final = client_table(folder, round_index)
+    written = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(flat), written)
     with touching(final, "write"):
         place.mkdir(exist_ok=True)
-        pyarrow.parquet.write_table(pyarrow.table(flat), temporary)
-        temporary.replace(final)
+    write_atomically(final, written.getvalue())
 
 
 def _strict(value: Any) -> Any:

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from floral.experiment import record
 from floral.experiment.advice import advised, told_non_finite
 from floral.experiment.glossary import glossary
 from floral.experiment.history import mismatch_decay
+from floral.experiment.intact import finished_lines, last_clients
 from floral.experiment.plot import ClientValues, MixturePanel, comparison_figure, save_figure
 from floral.experiment.tables import (
     accuracy_table,
@@ -30,10 +30,7 @@ def write_report(
     folder: Path, summaries: Mapping[str, Mapping[str, Any]], folders: Mapping[str, Path]
 ) -> tuple[Path, Path]:
     """Writes ``report.md`` and ``figure.png`` into the folder; returns their paths."""
-    decays = {
-        name: mismatch_decay(record.read_lines(place / "metrics.jsonl"))
-        for name, place in folders.items()
-    }
+    decays = {name: mismatch_decay(finished_lines(place)) for name, place in folders.items()}
     tables = {
         "Accuracy" if quantity_of(summaries) == "accuracy" else "Loss": accuracy_table(summaries),
         "Bytes": bytes_table(summaries),
@@ -75,7 +72,7 @@ def _starts(folders: Mapping[str, Path]) -> dict[str, str]:
 def _curve(place: Path) -> dict[str, np.ndarray]:
     """``round``, and the ``mean`` over clients of test accuracy or loss."""
     points = []
-    for line in record.read_lines(place / "metrics.jsonl"):
+    for line in finished_lines(place):
         if "evaluation" in line:
             numbers = tested({"last": line["evaluation"]})
             if numbers:
@@ -86,17 +83,9 @@ def _curve(place: Path) -> dict[str, np.ndarray]:
     }
 
 
-def _last_table(place: Path) -> dict[str, np.ndarray]:
-    import pyarrow.parquet
-
-    *_, newest = record.client_tables(place)
-    table = pyarrow.parquet.read_table(newest)
-    return {name: table[name].to_numpy() for name in table.column_names}
-
-
 def _per_client(place: Path) -> ClientValues:
     """The last test accuracy (or loss) of every client that was evaluated."""
-    table = _last_table(place)
+    table = last_clients(place)
     names = ("test_accuracy", "test_loss", "validation_accuracy", "validation_loss")
     name = next((name for name in names if name in table), None)
     if name is None:
@@ -111,7 +100,7 @@ def _per_client(place: Path) -> ClientValues:
 def _mixtures(folders: Mapping[str, Path]) -> MixturePanel | None:
     """The first method's last mixtures (of its first layer, where each has its own)."""
     for name, place in folders.items():
-        table = _last_table(place)
+        table = last_clients(place)
         columns = [column for column in table if column.startswith("mixture")]
         columns = [c for c in columns if c.rpartition("_")[0] == columns[0].rpartition("_")[0]]
         if columns:

@@ -23,6 +23,7 @@ from floral.experiment.environment import (
     describe_environment,
 )
 from floral.experiment.history import validation_scores
+from floral.experiment.intact import read_environment
 from floral.experiment.processes import anyone, is_first, several, told
 from floral.experiment.restarts import chosen_start
 from floral.experiment.round_line import round_line
@@ -87,7 +88,7 @@ def _opened(experiment: Experiment, folder: Path) -> int | None:
     """The last saved round of a folder that is new, or of this experiment."""
     environment = describe_environment(experiment)
     if (folder / "environment.json").is_file():
-        saved = record.read_json(folder / "environment.json")
+        saved = read_environment(folder)
         check_config(saved, experiment.config, folder)
         check_data(saved, environment, folder)
     else:

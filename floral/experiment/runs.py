@@ -23,6 +23,7 @@ from floral.experiment.folders import (
     method_folders,
     reopen,
 )
+from floral.experiment.intact import read_summary
 from floral.experiment.load import load_run, naming_what_moved
 from floral.experiment.lock import Locks
 from floral.experiment.prepare import build_all, source_of
@@ -182,8 +183,7 @@ def _go_on(
                     if resumed and begun is None and place.is_dir() and "chosen" in trials:
                         progress.note(f"{name}: nothing was saved yet; it starts from round 1")
                     _run_one(name, experiments[name], place, folder, progress, locks)
-                path = place / "summary.json"
-                summaries[name] = told(lambda path=path: record.read_json(path))
+                summaries[name] = told(lambda place=place: read_summary(place))
     except KeyboardInterrupt:
         raise Interrupted(str(folder)) from None
     report, figure = told(lambda: write_report(folder, summaries, folders))

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from floral.experiment.intact import finished_lines
 from floral.experiment.plot import axis_label, line_styles, scaled
-from floral.experiment.record import read_lines
 from floral.experiment.seeds import Tasks
 from floral.experiment.yaml_file import load
 
@@ -51,7 +51,7 @@ def seed_curves(tasks: Tasks, number: str) -> dict[str, dict[str, SeedCurve]]:
 def _curve(places: list[Any], quantity: str, number: str) -> SeedCurve:
     each = []
     for place in places:
-        evaluated = (line for line in read_lines(place / "metrics.jsonl") if "evaluation" in line)
+        evaluated = (line for line in finished_lines(place) if "evaluation" in line)
         each.append(
             {
                 line["round"]: line["evaluation"]["test"][quantity][number]

@@ -8,7 +8,7 @@ from floral import check
 from floral.errors import ConfigError
 from floral.experiment.config import main_method
 from floral.experiment.history import CHOICES
-from floral.experiment.record import read_json, read_lines
+from floral.experiment.intact import finished_lines, read_summary
 from floral.experiment.yaml_file import load
 
 __all__ = ["Ended", "Tasks", "but_seed", "collect", "unfinished"]
@@ -71,7 +71,7 @@ def collect(
         config = load(folder / "config.yaml")  # not checked: also runs of former versions count
         task = name(config, folder)
         for method, path in _finished(folder, config):
-            place, seed = path.parent, read_json(path)["seed"]
+            place, seed = path.parent, read_summary(path.parent, short=True)["seed"]
             known = grouped.setdefault(task, {}).setdefault(method, [])
             variant = _variant_of(known, place, variants=variants)
             if seed in variant.seeds:
@@ -191,8 +191,10 @@ def _finished(folder: Path, config: Mapping[str, Any]) -> list[tuple[str, Path]]
 
 
 def _ended(place: Path, at: str, number: str) -> Ended:
+    summary = read_summary(place, short=True)
+    lines = finished_lines(place)
     try:
-        numbers = CHOICES[at](read_lines(place / "metrics.jsonl"))
+        numbers = CHOICES[at](lines)
     except ConfigError as error:
         raise ConfigError(f"{place}: {error}") from error
     if "test" not in numbers:
@@ -203,5 +205,4 @@ def _ended(place: Path, at: str, number: str) -> Ended:
         known = ", ".join(tested[quantity])
         raise ConfigError(f"{place}: recorded no {number!r}, but {known}")
     agreement = (numbers.get("mixture") or {}).get("agreement")
-    seconds = read_json(place / "summary.json")["seconds"]
-    return Ended(place, quantity, tested[quantity][number], agreement, seconds)
+    return Ended(place, quantity, tested[quantity][number], agreement, summary["seconds"])

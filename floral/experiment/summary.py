@@ -80,19 +80,17 @@ def first_non_finite(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any] | Non
 
 def _evaluated_client(folder: Path, broken: Mapping[str, Any]) -> dict[str, int]:
     """``client``, the first whose loss an evaluation found not finite; nothing otherwise."""
-    import pyarrow.parquet
-
     group, _, what = broken["what"].partition(" ")
     tables = {taken: path for path, taken in record.client_tables(folder).items()}
     if what != "loss" or broken["round"] not in tables:
         return {}
-    table = pyarrow.parquet.read_table(tables[broken["round"]])
+    table = record.read_clients(tables[broken["round"]])
     column = "validation_loss" if group == "validation" else "test_loss"
-    asked = table["unseen"].to_numpy() == (group == "unseen")
-    wrong = asked & ~np.isfinite(table[column].to_numpy())
-    if f"{column.partition('_')[0]}_examples" in table.column_names:
-        wrong &= table[f"{column.partition('_')[0]}_examples"].to_numpy() > 0
-    return {"client": int(table["client"].to_numpy()[wrong][0])} if wrong.any() else {}
+    asked = table["unseen"] == (group == "unseen")
+    wrong = asked & ~np.isfinite(table[column])
+    if f"{column.partition('_')[0]}_examples" in table:
+        wrong &= table[f"{column.partition('_')[0]}_examples"] > 0
+    return {"client": int(table["client"][wrong][0])} if wrong.any() else {}
 
 
 def _finite(value: float | None) -> bool:

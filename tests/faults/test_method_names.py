@@ -4,7 +4,7 @@ import pytest
 
 from floral.errors import ConfigError
 from floral.experiment.config import methods, read
-from floral.experiment.environment import check_config
+from floral.experiment.intact import read_environment
 from floral.experiment.yaml_file import read_value
 
 SMALL = {
@@ -39,5 +39,6 @@ def test_yaml_nested_too_deeply_is_one_sentence():
 
 
 def test_a_record_without_the_config_is_said_to_be_damaged(tmp_path):
+    (tmp_path / "environment.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"environment\.json: damaged: it lacks 'config'"):
-        check_config({}, SMALL, tmp_path)
+        read_environment(tmp_path)
