@@ -42,6 +42,7 @@ from floral.simulate.fit import (
 from floral.simulate.fit_uplink import check_sampler, check_uplink, room_of
 from floral.simulate.memory import Memory, largest_chunk, predicted
 from floral.simulate.own_models import OwnModels
+from floral.simulate.padding import check_padding
 from floral.simulate.personalize import Personalization, who_personalizes
 from floral.simulate.personalize import personalization as make_personalization
 from floral.simulate.probe import Timings, make_probe
@@ -151,7 +152,7 @@ def make_simulator(
     check_outputs(seen, dataset.num_classes)
     if algorithm.loss is not None:
         check_loss(algorithm.loss, seen)
-    params_struct, _ = start_of_model(model, batch)
+    params_struct, stats_struct = start_of_model(model, batch)
     server = server_start(algorithm, model, batch)
     server_struct = jax.eval_shape(server, jax.random.key(0))
     zero = jnp.zeros((), jnp.int32)
@@ -160,6 +161,11 @@ def make_simulator(
     )
     check_local_steps(algorithm, dataset, batching)
     check_metrics(named, outputs_of_clients(algorithm, server_struct, context, seen))
+    given = {f"metrics.{name}": metric for name, metric in metrics.items()}
+    if algorithm.loss is not None:
+        given["loss"] = algorithm.loss
+    four = sample_batch(dataset, size=4)
+    check_padding(model, given, seen, four, (params_struct, stats_struct))
     steps = _mean_steps(dataset, batching)
     turn = trace_turn(algorithm, server_struct, context, batch, batching, steps=steps)
     check_aggregate(algorithm, server_struct, turn.upload, context)

@@ -125,7 +125,7 @@ def test_outputs_without_an_axis_meet_a_column_of_targets():
 
 LEGITIMATE = {
     "weights of outputs": (3, np.ones((7, 3), "f"), lambda o, b: (error(o, b) ** 2 * jnp.arange(3.0)[None]).mean(-1)),
-    "pairs on purpose": (3, np.ones((7, 3), "f"), lambda o, b: jnp.mean((o @ o.T) ** 2, -1) + SE(o, b)),
+    "pairs on purpose": (3, np.ones((7, 3), "f"), lambda o, b: jnp.sum(jnp.where(b["mask"][None], (o @ o.T) ** 2, 0), -1) + SE(o, b)),
     "one logit of two classes": (1, LABELS % 2, lambda o, b: optax.sigmoid_binary_cross_entropy(o[:, 0], b["y"])),
     "a scale": (1, COLUMN, lambda o, b: 0.5 * SE(o, b) + 1.0),
 }  # fmt: skip
