@@ -138,7 +138,11 @@ def score(numbers: dict[str, Any]) -> float | None:
 def _summary(
     values: np.ndarray, examples: np.ndarray, *, largest_is_worst: bool
 ) -> dict[str, float]:
-    """One number per client, in a few; ``of_examples`` is the mean over all examples alike."""
+    """One number per client, in a few; ``of_examples`` is the mean over all examples alike.
+
+    ``std`` is that of these very clients, divided by their number. ``gini`` is NaN where a value is
+    negative (a metric of one's own may be), with which it says nothing.
+    """
     values = values.astype(float)
     return {
         "mean": float(values.mean()),
@@ -148,7 +152,7 @@ def _summary(
         "worst_decile": worst_share(values, largest=largest_is_worst),
         "p10": float(np.quantile(values, 0.1)),
         "p90": float(np.quantile(values, 0.9)),
-        "gini": gini(values),
+        "gini": gini(values) if (values >= 0).all() else math.nan,
     }
 
 

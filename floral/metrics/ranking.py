@@ -34,6 +34,9 @@ def auc(*, bins: int = 4096) -> Metric:
     have, are left out; the area is NaN where that leaves none, and where a score is
     NaN.
 
+    Scores of one bin are tied. Of a client with few examples one such pair is a large share of all:
+    with one example of a class and two others, a tie moves that class's area by a quarter.
+
     Args:
       bins: scores that are told apart; the counts take ``8 bins classes`` bytes a client.
 

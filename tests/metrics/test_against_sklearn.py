@@ -113,6 +113,38 @@ def test_log_odds_of_a_certain_class_still_rank(merged):
     assert area == pytest.approx(np.mean([5 / 6, 4 / 6, 1.0]), abs=1e-6)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_client_without_some_class_is_measured_on_the_classes_that_it_has(seed, merged):
+    """By hand: scikit-learn gives no area where a class is missing. Whole logits, a pair of which
+    is equal or far apart, so that no two scores share a bin by chance."""
+    rng = np.random.default_rng(seed)
+    labels = rng.choice([0, 1, 3], 9)  # of four classes
+    logits = rng.integers(-3, 4, (9, 4)).astype(np.float32)
+    predicted = logits.argmax(1)
+    odds = np.stack(
+        [
+            z - np.log(np.exp(np.delete(logits.astype(float), c, axis=1)).sum(1))
+            for c, z in enumerate(logits.astype(float).T)
+        ],
+        axis=1,
+    )
+    recalls, f1s, areas = [], [], []
+    for c in range(4):
+        named, said = labels == c, predicted == c
+        if named.any():
+            recalls.append((named & said).sum() / named.sum())
+        if named.any() or said.any():
+            f1s.append(2 * (named & said).sum() / (named.sum() + said.sum()))
+        if named.any() and not named.all():
+            apart = np.round(odds[named, c][:, None] - odds[~named, c][None], 9)
+            areas.append(np.mean((apart > 0) + (apart == 0) / 2))
+    assert 2 not in labels
+    assert merged(metrics.balanced_accuracy(), logits, labels) == pytest.approx(np.mean(recalls))
+    assert merged(metrics.macro_f1(), logits, labels) == pytest.approx(np.mean(f1s))
+    area = merged(metrics.auc(bins=2**16), logits, labels)
+    assert area == pytest.approx(np.mean(areas), abs=1e-6)
+
+
 def test_one_class_alone_has_no_area(merged):
     logits = np.ones((20, 3), np.float32)
     assert np.isnan(merged(metrics.auc(), logits, np.zeros(20, int)))

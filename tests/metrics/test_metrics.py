@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from floral.errors import SpecError
@@ -91,3 +91,50 @@ def test_the_worst_share_is_small_accuracies_or_large_losses():
     assert worst_share(some) == 0.5
     assert worst_share(some, largest=True) == 18.5
     assert worst_share(some[:3]) == 0.0  # never fewer than one client
+
+
+@pytest.mark.parametrize(
+    ("clients", "share", "count"),
+    [
+        *((1, 0.1, 1), (3, 0.1, 1), (7, 0.1, 1), (10, 0.1, 1), (19, 0.1, 1), (25, 0.1, 2)),
+        # As floats, the products of these three lie just below a whole number.
+        *((100, 0.29, 29), (50, 0.58, 29), (90, 0.7, 63), (30, 0.1, 3), (4, 1.0, 4), (4, 0.0, 1)),
+    ],
+)
+def test_the_worst_share_is_of_so_many_clients_rounded_down(clients, share, count):
+    some = np.random.default_rng(clients).permutation(clients) ** 2.0
+    squares = np.arange(clients) ** 2.0
+    assert worst_share(some, share=share) == pytest.approx(squares[:count].mean())
+    assert worst_share(some, share=share, largest=True) == pytest.approx(squares[-count:].mean())
+
+
+@pytest.mark.parametrize("summary", [worst_share, gini, jain])
+def test_a_summary_of_a_nan_is_nan_whichever_values_are_bad(summary):
+    """Sorted, a NaN comes last: it would pass for the best of all accuracies."""
+    some = np.append(np.arange(19.0), np.nan)
+    assert np.isnan(summary(some))
+    assert np.isnan(worst_share(some, largest=True))
+
+
+def test_losses_of_which_one_is_infinite_are_as_bad_as_can_be_and_of_no_evenness():
+    some = np.append(np.arange(9.0), np.inf)
+    assert worst_share(some, largest=True) == np.inf
+    assert (worst_share(some), np.isnan(gini(some)), np.isnan(jain(some))) == (0.0, True, True)
+
+
+@given(values)
+def test_gini_is_the_mean_difference_of_all_pairs_over_twice_the_mean(some):
+    some = np.where(some < 1e-6, 0.0, some)
+    assume(some.any())
+    pairs = np.abs(some[:, None] - some[None]).mean()
+    assert gini(some) == pytest.approx(pairs / (2 * some.mean()), abs=1e-9)
+
+
+@pytest.mark.parametrize("summary", [gini, jain])
+def test_the_evenness_of_values_below_zero_is_refused(summary):
+    """Of -1 and 1 both would come out as 0: all alike by one, less than possible by the other."""
+    with pytest.raises(
+        SpecError, match=rf"{summary.__name__}: values must not be negative, got -1"
+    ):
+        summary(np.array([1.0, -1.0]))
+    assert worst_share(np.array([1.0, -1.0])) == -1.0
