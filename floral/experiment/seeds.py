@@ -58,9 +58,9 @@ def collect(
 
     Raises:
       SpecError: for another ``at``.
-      ConfigError: for a folder that is no run's, for a number that was not recorded, and if two
-        runs of a method have the same seed and settings, or differ in more than their seeds where
-        variants are not asked for.
+      ConfigError: for a folder that is no run's, for a number that was not recorded or is not
+        finite, as of a run that diverged, and if two runs of a method have the same seed and
+        settings, or differ in more than their seeds where variants are not asked for.
     """
     check.one_of(CHOICES, at=at)
     grouped: dict[str, dict[str, list[_Variant]]] = {}
@@ -204,5 +204,11 @@ def _ended(place: Path, at: str, number: str) -> Ended:
     if number not in tested[quantity]:
         known = ", ".join(tested[quantity])
         raise ConfigError(f"{place}: recorded no {number!r}, but {known}")
+    if tested[quantity][number] is None:
+        raise ConfigError(
+            f"{place}: {number} of its test {quantity} is not finite at {at!r}, as of a run that "
+            "diverged; leave that folder out, or take another number, or another at: "
+            f"{', '.join(CHOICES)}"
+        )
     agreement = (numbers.get("mixture") or {}).get("agreement")
     return Ended(place, quantity, tested[quantity][number], agreement, summary["seconds"])

@@ -101,6 +101,20 @@ def test_what_was_not_recorded_is_refused(three, settings, error, message):
         floral.compare(three, **settings)
 
 
+@pytest.mark.parametrize("with_figure", [False, True])
+def test_a_run_that_diverged_is_named_and_not_counted(with_figure, three, tmp_path):
+    path = three[1] / "floral" / "metrics.jsonl"
+    *before, last = path.read_text().splitlines()
+    path.write_text("\n".join([*before, last.replace("0.93", "null")]) + "\n")
+    figure = tmp_path / "curves.png" if with_figure else None
+    with pytest.raises(
+        ConfigError,
+        match=r"run-1/floral: mean of its test accuracy is not finite at 'last', .* leave that",
+    ):
+        floral.compare(three, figure=figure)
+    assert not (tmp_path / "curves.png").exists()
+
+
 def test_folders_without_a_finished_run_are_refused(tmp_path, add_run):
     with pytest.raises(ConfigError, match="nothing: no run folder"):
         floral.compare([tmp_path / "nothing"])
