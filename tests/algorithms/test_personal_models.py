@@ -1,5 +1,6 @@
 """Ditto, APFL and pFedMe: a personal model beside the global one."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -126,3 +127,65 @@ def test_pfedme_with_exact_inner_steps_descends_the_envelopes_to_their_common_mi
 def test_pfedme_refuses_a_rate_with_which_the_pull_alone_diverges(build):
     with pytest.raises(SpecError, match=r"learning_rate = 0.1 times pull = 30.0 .* at most 0.0333"):
         build("pfedme", pull=30.0)
+
+
+def _moved(params, rate, slope):
+    return jax.tree.map(lambda leaf, s: np.float32(leaf - rate * s), params, slope)
+
+
+def _held(params, slope, centre, pull):
+    """The slope with that of the pull to a centre."""
+    return jax.tree.map(lambda s, leaf, c: s + pull * (leaf - c), slope, params, centre)
+
+
+@pytest.fixture
+def newcomer(build, network, population, jit):
+    """``(name, **settings) -> (its own model, the global one, its training examples)`` of a client
+    that joins, with four steps on all it has."""
+    batch = population.client(2)["train"]
+    shown = {**batch, "mask": np.ones(7, bool)}
+    shared, _ = network.init(jax.random.key(1), shown)
+
+    def join(name, **settings):
+        algorithm = build(name, **settings)
+        server = algorithm.init(jax.random.key(0), shared, ())
+        row = algorithm.client_init(jax.random.key(2), server, {})
+        batches = jax.tree.map(lambda leaf: np.stack([leaf] * 4), shown)
+        train = jit(
+            lambda row: algorithm.personalize(jax.random.key(3), server, row, batches, None)
+        )
+        return algorithm.export(server, train(row)), server.params, batch
+
+    return join
+
+
+@pytest.mark.parametrize("name", ["ditto", "pfedme"])
+def test_a_newcomer_steps_from_the_global_model_and_is_pulled_back_to_it(
+    name, newcomer, slope_of, near
+):
+    own, shared, batch = newcomer(name, pull=3.0)
+    found = shared
+    for _ in range(4):
+        found = _moved(found, 0.1, _held(found, slope_of(found, batch), shared, 3.0))
+    near(own, found)
+    before, after = (tree["params"]["Dense_1"]["bias"] for tree in (shared, found))
+    assert np.abs(after - before).max() > 0.01
+
+
+def test_a_newcomer_of_apfl_trains_its_own_model_and_its_weight_and_not_the_global_one(
+    newcomer, slope_of, near
+):
+    own, shared, batch = newcomer("apfl", alpha=0.4, alpha_learning_rate=0.5)
+    mine, alpha = shared, 0.4
+
+    def mixed():
+        return jax.tree.map(lambda v, w: np.float32(alpha * v + (1 - alpha) * w), mine, shared)
+
+    for _ in range(4):
+        slope = slope_of(mixed(), batch)
+        apart = jax.tree.map(lambda s, v, w: np.sum(s * (v - w)), slope, mine, shared)
+        step = 0.5 * sum(jax.tree.leaves(apart))
+        mine = _moved(mine, 0.1 * alpha, slope)
+        alpha = np.clip(alpha - step, 0, 1)
+    near(own, mixed())
+    assert 0.41 < alpha < 1

@@ -1,6 +1,7 @@
 """Clients that join: by how many examples and steps, and by training what."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -129,13 +130,38 @@ def test_what_lies_beyond_the_examples_it_may_use_is_never_read(
     )
 
 
+def test_a_newcomer_is_told_how_many_examples_it_uses_and_starts_and_shuffles_by_two_keys(
+    build, simulator, make_population, after
+):
+    """An algorithm whose row is what it was given."""
+    five = simulate.personalization(steps=3, batch_size=2, examples=5)
+
+    def start(key, server, traits):
+        rows = jnp.zeros((3, 2), jnp.int32)
+        return {"key": jax.random.key_data(key), "rows": rows, "examples": jnp.zeros(())}
+
+    def given(key, server, client, batches, context):
+        return {**client, "rows": batches.rows, "examples": context.num_examples}
+
+    algorithm = build("fedavg")._replace(client_init=start, personalize=given)
+    dataset = make_population(unseen=[False, False, True, False, False])
+    sim = simulator(algorithm, dataset, personalization=five)
+    row = sim.client(sim.init(jax.random.key(0)), 2)
+    assert row["examples"] == 5
+    key, first = jax.random.wrap_key_data(row["key"]), dataset.splits["train"].offsets[2]
+    ids, starts, sizes = (jnp.array([number]) for number in (2, first, 5))
+    as_started, _ = data.schedule(ids, starts, sizes, key, five.batching, max_size=7)
+    assert sorted(row["rows"].ravel()[:5]) == [*range(first, first + 5)]
+    assert as_started.tolist() != [row["rows"].tolist()]
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"trains": "everything"}, "trains must be one of own, all"),
-        ({"steps": -1}, "steps must be"),
+        ({"steps": -1}, "steps must not be negative, got -1"),
         ({"steps": 1.5}, "steps must be"),
-        ({"examples": -1}, "examples must be"),
+        ({"examples": -1}, "examples must not be negative, got -1"),
         ({"examples": True}, "examples must be"),
         ({"batch_size": 0}, "batch_size must be"),
     ],
