@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
+from floral.cli.interrupts import heard_everywhere
 from floral.cli.parser import parse
 from floral.cli.train import launch, resume, run
 
@@ -22,7 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         try:
-            return _answered(argv)
+            with heard_everywhere():
+                return _answered(argv)
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
