@@ -186,12 +186,9 @@ def _turns(clusters: int, sizes: Sequence[int] | None) -> np.ndarray:
     check.in_range(1, check.MOST_CLUSTERS, clusters=clusters)
     if sizes is None:
         return np.arange(clusters)
-    if not hasattr(sizes, "__len__"):
-        raise SpecError(f"sizes must be a list of whole numbers, got {check.described(sizes)}")
+    check.positive_ints(sizes=sizes)
     if len(sizes) != clusters:
         raise SpecError(f"sizes must be one for each of the {clusters} clusters, got {len(sizes)}")
-    for index, size in enumerate(sizes):
-        check.positive_int(**{f"sizes.{index}": size})
     return np.repeat(np.arange(clusters), sizes)
 
 
