@@ -138,8 +138,11 @@ def score(numbers: dict[str, Any]) -> float | None:
 def _summary(
     values: np.ndarray, examples: np.ndarray, *, largest_is_worst: bool
 ) -> dict[str, float]:
-    """One number per client, in a few; ``of_examples`` is the mean over all examples alike.
+    """One number per client, in a few.
 
+    ``of_examples`` weights clients by their examples. Of a mean over examples (loss, accuracy) that
+    is the mean over all examples alike; of another metric (rmse, F1, AUC) it is not what all
+    examples together would give.
     ``std`` is that of these very clients, divided by their number. ``gini`` is NaN where a value is
     negative (a metric of one's own may be), with which it says nothing.
     """

@@ -129,7 +129,8 @@ def experiment(
       metrics: what evaluations also report, by name, each with a kind; one's own is a Metric, or a
         function of (outputs, batch) that gives one number an example. The loss, and the accuracy
         where there are classes, are always there, and alone choose the best round. A summary is
-        over the clients for which a metric is defined.
+        over the clients for which a metric is defined; its of_examples weights them by their
+        examples, which of rmse, macro_f1 or auc is not the metric of all examples together.
       adaptors: which leaves of the model are adapted and how; the first match decides.
       mixing: how logits become mixtures; softmax by default.
       uplink: what happens to updates on their way to the server.

@@ -106,6 +106,14 @@ def test_no_difference_at_all_is_certain_to_be_as_large():
     assert between_seeds({0: 1.5, 1: 2.5}, {0: 1.0, 1: 2.0}).p == 0.0
 
 
+def test_a_difference_of_rounding_alone_is_none():
+    one, other = 0.1 + 0.2, 0.3
+    assert one != other
+    assert between_seeds({0: one, 1: one}, {0: other, 1: other}).p == 1.0
+    assert welch((one, 0.0, 3), (other, 0.0, 3)).p == 1.0
+    assert between_seeds({0: 0.3001, 1: 0.3001}, {0: other, 1: other}).p < 1e-9
+
+
 @given(samples, samples)
 def test_welch_is_scipys_from_the_same_few_numbers(one, other):
     left, right = over_seeds(one), over_seeds(other)
