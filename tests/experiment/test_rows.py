@@ -14,7 +14,7 @@ from floral.experiment.config import methods, read
 from floral.experiment.inspect import planned, trace
 from floral.experiment.prepare import build_all
 from floral.experiment.run import Interrupted
-from floral.experiment.state import start_state
+from floral.experiment.state import keep_best, start_state
 
 HOST = {"algorithm": {"kind": "local_adaptor"}, "execution": {"rows": "host"}}
 
@@ -79,13 +79,18 @@ def one(config, rows):
 def test_rows_are_restored_wherever_they_now_live(saved, restored, config, tmp_path, same):
     before, after = (one(config, home) for home in (saved, restored))
     state, _ = before.simulator.rounds(start_state(before), 2)
+    state, _ = before.simulator.rounds(keep_best(state, 0.5), 1)  # whose rows go on from the best
     checkpoint.save(tmp_path, state, keep=1)
     struct = jax.eval_shape(lambda: start_state(after))
-    found = checkpoint.restore(tmp_path, 2, struct, after.simulator.new_table)
+    found = checkpoint.restore(tmp_path, 3, struct, after.simulator.new_table)
     for column in ("client", "uplink"):
         same(found.table[column], state.table[column])
-    same(found.server, state.server)
-    assert int(after.simulator.round(found)[0].round) == 3
+        same(found.best.table[column], state.best.table[column])
+    same((found.server, found.best.server), (state.server, state.best.server))
+    now, best = (jax.tree.leaves(table["client"]) for table in (found.table, found.best.table))
+    assert any(np.any(one != other) for one, other in zip(now, best, strict=True))
+    assert (int(found.best.round), float(found.best.score)) == (2, 0.5)
+    assert int(after.simulator.round(found)[0].round) == 4
 
 
 def test_a_damaged_file_of_rows_is_named(whole, config, tmp_path):
