@@ -92,6 +92,75 @@ class NNXNormed(nnx.Module):
         return self.norm(x, mask=mask)
 
 
+class NNXPlain(NNXNormed):
+    def __call__(self, x):
+        return self.norm(self.dense(x))
+
+
+class NNXCompiled(NNXNormed):
+    """Its layers are called in a transformation of NNX, which takes modules apart and makes them
+    anew."""
+
+    def __call__(self, x):
+        return nnx.jit(nnx.remat(lambda module, x: module.norm(module.dense(x))))(self, x)
+
+
+class NNXShared(NNXNormed):
+    def __init__(self, rngs):
+        super().__init__(rngs)
+        self.norms = nnx.List([self.norm, nnx.BatchNorm(3, rngs=rngs), self.norm])
+
+    def __call__(self, x):
+        x = self.dense(x)
+        for norm in self.norms:
+            x = norm(x)
+        return x
+
+
+class NNXBlock(nnx.Module):
+    def __init__(self, rngs):
+        self.dense, self.norm = nnx.Linear(4, 4, rngs=rngs), nnx.BatchNorm(4, rngs=rngs)
+
+    def __call__(self, x):
+        return self.norm(nnx.relu(self.dense(x)))
+
+
+class NNXStacked(nnx.Module):
+    """As many layers as a batch has rows, each a slice of one module: masks must not be sliced."""
+
+    def __init__(self, rngs):
+        make = nnx.vmap(NNXBlock, in_axes=(0,), out_axes=0)
+        self.layers = nnx.split_rngs(splits=7)(make)(rngs)
+
+    def __call__(self, x):
+        scan = nnx.scan(in_axes=(nnx.Carry, 0), out_axes=nnx.Carry)
+        return scan(lambda x, layer: layer(x))(x, self.layers)
+
+
+class OwnCall(nnx.BatchNorm):
+    def __call__(self, x):
+        return super().__call__(x)
+
+
+class NNXOwnCall(NNXPlain):
+    def __init__(self, rngs):
+        self.dense, self.norm = nnx.Linear(4, 3, rngs=rngs), OwnCall(3, rngs=rngs)
+
+
+class NNXOwnStatistic(NNXPlain):
+    def __init__(self, rngs):
+        super().__init__(rngs)
+        self.largest = nnx.BatchStat(jnp.zeros(()))
+
+
+class NNXFolded(nnx.Module):
+    def __init__(self, rngs):
+        self.norm = nnx.BatchNorm(2, rngs=rngs)
+
+    def __call__(self, x):
+        return self.norm(x.reshape(-1, 2)).reshape(-1, 4)
+
+
 class EquinoxNet(eqx.Module):
     linear: eqx.nn.Linear
     dropout: eqx.nn.Dropout
@@ -164,16 +233,21 @@ def test_a_module_draws_from_the_key_in_training_and_not_at_all_in_evaluation(ki
 
 NORMED = {
     "linen": lambda: models.from_linen(Normed(), train_argument="train"),
-    "nnx": lambda: models.from_nnx(lambda rngs: NNXNormed(rngs), mask=True),
+    "nnx": lambda: models.from_nnx(NNXPlain),
+    "nnx with a mask of the module's own": lambda: models.from_nnx(NNXNormed, mask=True),
+    "nnx in a transformation": lambda: models.from_nnx(NNXCompiled),
+    "nnx, one norm in three places": lambda: models.from_nnx(NNXShared),
+    "nnx in stacked layers": lambda: models.from_nnx(NNXStacked),
 }
 
 
 @pytest.mark.parametrize("kind", NORMED)
-def test_padding_enters_neither_the_moments_of_a_batch_nor_the_running_ones(kind, near):
+def test_padding_enters_neither_the_moments_of_a_batch_nor_the_running_ones(kind, near, jit):
     model = NORMED[kind]()
     params, stats = model.init(jax.random.key(0), BATCH)
-    padded, moved = model.apply(params, stats, BATCH, train=True)
-    alone, expected = model.apply(params, stats, LIVE, train=True)
+    train = jit(lambda batch: model.apply(params, stats, batch, train=True))
+    padded, moved = train(BATCH)
+    alone, expected = train(LIVE)
     near(padded[:5], alone)
     near(moved, expected)
     before, after = jax.tree.leaves(stats), jax.tree.leaves(moved)
@@ -227,9 +301,17 @@ REFUSED = {
         lambda: models.from_linen(OwnStatistic(), train_argument="train"),
         "OwnStatistic keeps the statistic 'batch_stats/mean', which the examples that pad",
     ),
-    "an nnx batch norm without a mask": (
-        lambda: models.from_nnx(lambda rngs: NNXNormed(rngs)),
-        "NNXNormed keeps the batch statistics norm, which the examples that pad",
+    "an nnx batch norm with a call of its own": (
+        lambda: models.from_nnx(NNXOwnCall),
+        "NNXOwnCall keeps the statistic 'norm/mean', which the examples that pad",
+    ),
+    "an nnx statistic of one's own": (
+        lambda: models.from_nnx(NNXOwnStatistic),
+        "NNXOwnStatistic keeps the statistic 'largest', which the examples that pad",
+    ),
+    "an nnx batch norm that sees other rows": (
+        lambda: models.from_nnx(NNXFolded),
+        "norm: this batch norm sees an array of shape (14, 2), whose first axis is not the batch's",
     ),
     "an nnx dropout that drops in evaluation": (
         lambda: models.from_nnx(lambda rngs: NNXAlways(rngs)),
