@@ -32,6 +32,8 @@ gc.set_threshold(20_000)  # looking through all that was traced takes up to a te
 settings.register_profile("floral", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("floral")
 
+pytest_plugins = ["tiny_runs"]  # of tests/plugins
+
 SIZES = (4, 1, 7, 4, 7)
 CLUSTERS = (0, 1, 0, 1, 1)
 

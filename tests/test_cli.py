@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from floral.cli import main
 from floral.cli.parser import COMMANDS
 from floral.experiment.places import TOP_LEVEL
 
@@ -32,21 +31,6 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path])
     Path("small.yaml").write_text(CONFIG)
     return tmp_path
-
-
-@pytest.fixture
-def floral(capsys):
-    """``(*arguments) -> (exit status, stdout, stderr)``."""
-
-    def command(*arguments):
-        try:
-            status = main(arguments)
-        except SystemExit as stop:  # argparse's own way out
-            status = stop.code
-        printed = capsys.readouterr()
-        return status, printed.out, printed.err
-
-    return command
 
 
 # Help.
@@ -74,8 +58,8 @@ def test_help_imports_nothing_but_the_standard_library():
     assert said.stdout.splitlines()[-1] == "[]"
 
 
-def test_help_names_every_command(floral):
-    status, out, _ = floral("--help")
+def test_help_names_every_command(command):
+    status, out, _ = command("--help")
     assert status == 0
     assert all(f"\n    {command} " in out for command in COMMANDS)
 
@@ -94,8 +78,8 @@ def test_help_names_every_command(floral):
     ],
     ids=["unknown command", "no command", "no config", "unknown option", "too much"],
 )
-def test_a_wrong_command_line_exits_with_2_and_the_usage(floral, arguments):
-    status, out, err = floral(*arguments)
+def test_a_wrong_command_line_exits_with_2_and_the_usage(command, arguments):
+    status, out, err = command(*arguments)
     assert (status, out) == (2, "")
     assert err.startswith("usage: floral")
 
@@ -115,8 +99,8 @@ def test_a_wrong_command_line_exits_with_2_and_the_usage(floral, arguments):
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else None,
 )
-def test_what_is_wrong_is_one_line_and_exits_with_1(floral, arguments, said):
-    status, out, err = floral(*arguments)
+def test_what_is_wrong_is_one_line_and_exits_with_1(command, arguments, said):
+    status, out, err = command(*arguments)
     assert (status, out) == (1, "")
     assert err.startswith("floral: ")
     assert said in err
@@ -127,21 +111,21 @@ def test_what_is_wrong_is_one_line_and_exits_with_1(floral, arguments, said):
 # What is answered without training.
 
 
-def test_check_names_every_method_and_trains_none(floral, folder):
-    assert floral("check", "small.yaml") == (0, "floral: ok\nfedavg: ok\n", "")
+def test_check_names_every_method_and_trains_none(command, folder):
+    assert command("check", "small.yaml") == (0, "floral: ok\nfedavg: ok\n", "")
     assert [path.name for path in folder.iterdir()] == ["small.yaml"]
 
 
-def test_describe_shows_the_data_and_the_adaptor_of_every_parameter(floral):
-    status, out, _ = floral("describe", "small.yaml")
+def test_describe_shows_the_data_and_the_adaptor_of_every_parameter(command):
+    status, out, _ = command("describe", "small.yaml")
     assert status == 0
     assert out.startswith("4 clients (0 unseen)\ntrain: 28 examples, 7 to 7 a client")
     (kernel,) = (line.split() for line in out.splitlines() if line.startswith("params/Dense_0/k"))
     assert kernel == ["params/Dense_0/kernel", "3×2", "low_rank", "1", "5", "83.3%", "fast"]
 
 
-def test_plan_shows_the_costs_of_every_method_in_80_columns(floral):
-    _, out, _ = floral("plan", "small.yaml")
+def test_plan_shows_the_costs_of_every_method_in_80_columns(command):
+    _, out, _ = command("plan", "small.yaml")
     assert max(map(len, out.splitlines())) <= 80
     rows = [line.split() for line in out.splitlines()]
     base, pair = 3 * 2 + 2, 3 + 2
@@ -154,10 +138,10 @@ def test_plan_shows_the_costs_of_every_method_in_80_columns(floral):
     assert sum(row[:1] == ["fedavg"] for row in rows) == 2
 
 
-def test_overrides_may_stand_before_and_behind_options(floral):
-    status, _, err = floral("run", "--out", "a", "small.yaml", "compare=null", "algorithm.x=1")
+def test_overrides_may_stand_before_and_behind_options(command):
+    status, _, err = command("run", "--out", "a", "small.yaml", "compare=null", "algorithm.x=1")
     assert (status, "algorithm.x" in err) == (1, True)
-    status, _, err = floral("run", "small.yaml", "--out", "a", "algorithm.x=1", "compare=null")
+    status, _, err = command("run", "small.yaml", "--out", "a", "algorithm.x=1", "compare=null")
     assert (status, "algorithm.x" in err) == (1, True)
 
 
@@ -172,8 +156,8 @@ def references(node):
         yield from (found for value in node for found in references(value))
 
 
-def test_the_schema_is_json_and_has_every_key(floral):
-    status, out, _ = floral("schema")
+def test_the_schema_is_json_and_has_every_key(command):
+    status, out, _ = command("schema")
     assert status == 0
     schema = json.loads(out)
     assert set(schema["properties"]) == {"extends", *TOP_LEVEL}
@@ -185,8 +169,8 @@ def test_the_schema_is_json_and_has_every_key(floral):
 
 
 @pytest.mark.parametrize("area", ["algorithm", "source", "local", "evaluate"])
-def test_the_schema_of_an_area_lists_its_kinds_and_settings(floral, area):
-    status, out, _ = floral("schema", area)
+def test_the_schema_of_an_area_lists_its_kinds_and_settings(command, area):
+    status, out, _ = command("schema", area)
     assert status == 0
     expected = {
         "algorithm": ("floral  ", "num_adaptors = 4", "ensemble  "),
@@ -209,26 +193,26 @@ def test_every_setting_a_config_may_have_is_described():
 # A run, and on with it.
 
 
-def test_run_and_resume_print_the_table_and_where_everything_is(floral):
-    status, out, err = floral("run", "small.yaml", "--out", "there", "--name", "mine")
+def test_run_and_resume_print_the_table_and_where_everything_is(command):
+    status, out, err = command("run", "small.yaml", "--out", "there", "--name", "mine")
     assert (status, err) == (0, "")
     assert "report  there/mine/report.md\nfigure  there/mine/figure.png\n" in out
     assert "floral: round 1/1" in out
     shutil.rmtree("there/mine/fedavg")
-    status, again, _ = floral("resume", "there/mine")
+    status, again, _ = command("resume", "there/mine")
     assert status == 0
     assert "floral: round" not in again
     assert "fedavg: round 1/1" in again
     assert sum(line.startswith(" f") for line in again.splitlines()) == 2
 
 
-def test_a_profile_is_taken_of_each_method_and_changes_nothing_else(floral):
-    status, _, err = floral("run", "small.yaml", "--out", "there", "--profile", "rounds=3")
+def test_a_profile_is_taken_of_each_method_and_changes_nothing_else(command):
+    status, _, err = command("run", "small.yaml", "--out", "there", "--profile", "rounds=3")
     assert (status, err) == (0, "")
     for method in ("floral", "fedavg"):
         (trace,) = Path("there/small/profile", method).rglob("*.xplane.pb")
         assert trace.stat().st_size > 0
-    floral("run", "small.yaml", "--out", "plain", "rounds=3", "compare=null")
+    command("run", "small.yaml", "--out", "plain", "rounds=3", "compare=null")
     places = ("there/small/floral", "plain/small")
     files = [Path(place, "metrics.jsonl").read_text() for place in places]
     assert files[0] == files[1]

@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from floral.cli import main
 from floral.errors import ConfigError
 from floral.experiment import checkpoint
 from floral.launch import child_environment, how_it_ended, launch
@@ -137,13 +136,10 @@ def test_what_a_user_sets_is_every_processs():
     ],
     ids=["none", "no number", "not said", "nothing", "another command", "no config", "unknown"],
 )
-def test_a_wrong_launch_starts_nothing(arguments, status, said, capsys):
-    try:
-        found = main(["launch", *arguments])
-    except SystemExit as stop:  # argparse's own way out
-        found = stop.code
+def test_a_wrong_launch_starts_nothing(arguments, status, said, command):
+    found, _, err = command("launch", *arguments)
     assert found == status
-    assert said in capsys.readouterr().err
+    assert said in err
 
 
 def test_more_processes_than_cores_are_allowed_and_said(capfd):

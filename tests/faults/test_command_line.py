@@ -9,7 +9,6 @@ import pandas
 import pytest
 
 import floral
-from floral.cli import main
 from floral.errors import ConfigError
 from floral.experiment import packaged, places
 from floral.experiment.build import build
@@ -36,21 +35,6 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("small.yaml").write_text(CONFIG)
     return tmp_path
-
-
-@pytest.fixture
-def command(capsys):
-    """``(*arguments) -> (exit status, stdout, stderr)``."""
-
-    def run(*arguments):
-        try:
-            status = main(arguments)
-        except SystemExit as stop:
-            status = stop.code
-        printed = capsys.readouterr()
-        return status, printed.out, printed.err
-
-    return run
 
 
 def test_the_version_is_that_of_the_package(command):

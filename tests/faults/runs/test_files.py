@@ -12,24 +12,16 @@ import jax
 import pytest
 
 import floral
-from floral.cli import main
 from floral.errors import ConfigError, FloralError
 from floral.experiment import run as loop
 from floral.experiment.files import FileError, in_words
 from floral.experiment.yaml_file import dump, write_atomically
 
 
-@pytest.fixture
-def command(tmp_path, monkeypatch, capsys):
-    """``(*arguments) -> (exit status, standard error)`` in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-
-    def run(*arguments):
-        status = main(list(map(str, arguments)))
-        return status, capsys.readouterr().err
-
-    return run
+@pytest.fixture(autouse=True)
+def here(tmp_path_factory, monkeypatch):
+    """An empty folder to stand in."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("here"))
 
 
 def one_sentence(said):
@@ -37,14 +29,14 @@ def one_sentence(said):
 
 
 def test_a_report_for_a_folder_that_is_not_there_is_refused(command, whole):
-    status, said = command("report", whole.folder, "--out", "no/such/folder/r.md")
+    status, _, said = command("report", whole.folder, "--out", "no/such/folder/r.md")
     assert (status, one_sentence(said)) == (1, True)
     assert "cannot write 'no/such/folder/r.md': there is no folder 'no/such/folder'" in said
 
 
 def test_a_report_in_the_place_of_a_folder_is_refused(command, whole):
     Path("taken").mkdir()
-    status, said = command("report", whole.folder, "--out", "taken")
+    status, _, said = command("report", whole.folder, "--out", "taken")
     assert (status, one_sentence(said)) == (1, True)
     assert "cannot write 'taken': it is a folder" in said
     assert [path.name for path in Path().iterdir()] == ["taken"]
@@ -52,17 +44,17 @@ def test_a_report_in_the_place_of_a_folder_is_refused(command, whole):
 
 @pytest.mark.parametrize("verb", ["run", "check"])
 def test_a_folder_as_a_config_is_refused(command, verb, whole):
-    status, said = command(verb, ".")
+    status, _, said = command(verb, ".")
     assert (status, one_sentence(said)) == (1, True)
     assert "'.' is a folder, not a YAML file" in said
-    _, said = command(verb, whole.folder)
+    *_, said = command(verb, whole.folder)
     assert "config.yaml" in said
     assert f"floral resume {whole.folder}" in said
 
 
 def test_a_config_that_is_not_text_is_refused(command):
     Path("c.yaml").write_bytes(b"\xff\xfe")
-    status, said = command("check", "c.yaml")
+    status, _, said = command("check", "c.yaml")
     assert (status, one_sentence(said)) == (1, True)
     assert "not UTF-8 text" in said
 
@@ -73,7 +65,7 @@ def test_a_folder_where_a_file_of_a_run_should_be_is_named(command, whole, tmp_p
     shutil.copytree(whole.folder, folder)
     (folder / name).unlink()
     (folder / name).mkdir()
-    status, said = command("resume", folder, "rounds=4")
+    status, _, said = command("resume", folder, "rounds=4")
     assert status in (0, 1)
     assert "Traceback" not in said
     assert status == 0 or one_sentence(said)
@@ -84,7 +76,7 @@ def test_an_error_that_nothing_foresaw_is_one_sentence_too(command, monkeypatch)
         raise PermissionError(13, "Permission denied", "/there/file")
 
     monkeypatch.setattr("floral.cli.look.schema", fail)
-    assert command("schema") == (1, "floral: '/there/file': there is no permission\n")
+    assert command("schema") == (1, "", "floral: '/there/file': there is no permission\n")
 
 
 @pytest.mark.parametrize(
