@@ -3,6 +3,9 @@
 The last round is what a run ends with. The round that validated best may be chosen without looking
 at test data. The mean over a last stretch of rounds is less noisy than one round, and looks at test
 data no more than the last round does.
+
+An evaluation before the first round, as round 0, is drawn and chosen by nothing: all numbers here
+are the same with and without it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -61,8 +64,8 @@ def best_validated(lines: Lines) -> dict[str, Any]:
 
 
 def validation_scores(lines: Lines) -> list[float | None]:
-    """The score of every evaluation; None of one without validation data."""
-    return [score(_with_nan(line["evaluation"])) for line in lines if "evaluation" in line]
+    """The score of every evaluation after a round; None of one without validation data."""
+    return [score(_with_nan(numbers)) for _, numbers in _after_rounds(lines)]
 
 
 def last_bin(lines: Lines, *, bins: int = 50) -> dict[str, Any]:
@@ -123,8 +126,8 @@ def mismatch_decay(lines: Lines) -> float | None:
       0.5
     """
     found = [
-        (line["round"], line.get("evaluation", {}).get("mixture", {}).get("mismatch"))
-        for line in lines
+        (taken, numbers.get("mixture", {}).get("mismatch"))
+        for taken, numbers in _after_rounds(lines)
     ]
     points = np.array([point for point in found if (point[1] or 0.0) > _ROUNDING], float)
     if len(points) < 3:
@@ -134,10 +137,15 @@ def mismatch_decay(lines: Lines) -> float | None:
 
 
 def _evaluations(lines: Lines) -> list[tuple[int, Mapping[str, Any]]]:
-    found = [(line["round"], line["evaluation"]) for line in lines if "evaluation" in line]
+    found = _after_rounds(lines)
     if not found:
         raise ConfigError(f"the run recorded {len(lines)} rounds and not one evaluation")
     return found
+
+
+def _after_rounds(lines: Lines) -> list[tuple[int, Mapping[str, Any]]]:
+    evaluated = [(line["round"], line["evaluation"]) for line in lines if "evaluation" in line]
+    return [(taken, numbers) for taken, numbers in evaluated if taken > 0]
 
 
 def _with_nan(value: Any) -> Any:

@@ -74,17 +74,20 @@ def check_intact(folder: Path, taken: int) -> None:
 
 
 def _check_lines(folder: Path, taken: int, *, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
-    """The lines of rounds 1 to the last that was taken, each of which must be there, in order.
+    """The lines of rounds 1 to the last that was taken, each of which must be there, in order; and
+    before them that of round 0, if it was evaluated.
 
     Raises:
       ConfigError: naming the first round that is missing, and how to go on.
     """
-    lines = record.read_lines(folder / name)[:taken]
+    lines = record.read_lines(folder / name)
+    start = [line for line in lines[:1] if taken and line.get("round") == 0]
+    lines = lines[len(start) :][:taken]
     for expected in range(1, taken + 1):
         line = lines[expected - 1] if expected <= len(lines) else None
         if line is None or line.get("round") != expected:
             raise ConfigError(_sentence(folder, folder / name, expected, taken))
-    return lines
+    return [*start, *lines]
 
 
 def finished_lines(folder: Path) -> list[dict[str, Any]]:
@@ -104,8 +107,9 @@ def last_clients(folder: Path) -> dict[str, np.ndarray]:
       ConfigError: if it is missing or damaged.
     """
     lines = finished_lines(folder)
-    last = max((line["round"] for line in lines if "evaluation" in line), default=len(lines))
-    return record.read_clients(_check_table(folder, last, len(lines)))
+    taken = lines[-1]["round"]
+    last = max((line["round"] for line in lines if "evaluation" in line), default=taken)
+    return record.read_clients(_check_table(folder, last, taken))
 
 
 def _check_table(folder: Path, evaluated: int, taken: int) -> Path:

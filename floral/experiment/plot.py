@@ -18,6 +18,7 @@ __all__ = [
     "axis_label",
     "comparison_figure",
     "line_styles",
+    "rounds_before",
     "save_figure",
     "scaled",
 ]
@@ -80,7 +81,8 @@ def comparison_figure(
       mixtures: the third panel; None leaves it out.
       quantity: ``accuracy`` (shown in per cent) or ``loss``.
       split: the split that the numbers are of.
-      starts: by method the one whose end it starts from; its curve is dotted.
+      starts: by method the one whose end it starts from; its curve is dotted, and drawn after the
+        other's rounds.
 
     Returns:
       A ``matplotlib.figure.Figure``, tied to no window.
@@ -91,7 +93,12 @@ def comparison_figure(
     panels = 2 if mixtures is None else 3
     figure = Figure(figsize=(5.2 * panels, 5.0), layout="constrained")
     axes = figure.subplots(1, panels)
-    _draw_curves(axes[0], curves, styles, quantity, split)
+    ends = {name: int(max(curve["round"], default=0)) for name, curve in curves.items()}
+    before = rounds_before(ends, starts or {})
+    moved = {
+        name: {**c, "round": np.asarray(c["round"]) + before[name]} for name, c in curves.items()
+    }
+    _draw_curves(axes[0], moved, styles, quantity, split)
     _draw_clients(axes[1], clients, styles, quantity, split)
     if mixtures is not None:
         _draw_mixtures(figure, axes[2], mixtures)
@@ -114,6 +121,30 @@ def line_styles(methods: Iterable[str], starts: Mapping[str, str]) -> dict[str, 
             "label": f"{name} (starts from {starts[name]})" if name in starts else name,
         }
     return styles
+
+
+def rounds_before(ends: Mapping[str, int], starts: Mapping[str, str]) -> dict[str, int]:
+    """By method the rounds behind it when it begins: those of the method that it starts from, and
+    those behind that one.
+
+    Args:
+      ends: by method its last round.
+      starts: by method what it starts from; what is not drawn here has no place, and counts as 0.
+
+    Example:
+      >>> rounds_before({"a": 10, "b": 5, "c": 5}, {"b": "a", "c": "b"})
+      {'a': 0, 'b': 10, 'c': 15}
+    """
+
+    def behind(name: str) -> int:
+        taken, passed, start = 0, {name}, starts.get(name, "")
+        while start in ends and start not in passed:
+            taken += ends[start]
+            passed.add(start)
+            start = starts.get(start, "")
+        return taken
+
+    return {name: behind(name) for name in ends}
 
 
 def save_figure(figure: Any, path: Path) -> Path:

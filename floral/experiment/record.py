@@ -3,7 +3,8 @@
     config.yaml        the resolved config
     commands.jsonl     a line each time a command trained here: who, when, with which code
     environment.json   versions, device, data fingerprint, how clients are walked
-    metrics.jsonl      one line a round; the same bits however often the run was interrupted
+    metrics.jsonl      one line a round, and one of round 0 with `evaluate.at_start`; the same bits
+                       however often the run was interrupted
     timing.jsonl       seconds a round, and of them those that train, compile and evaluate
     clients/           one parquet table an evaluation: round_000100.parquet
     checkpoints/       the whole state

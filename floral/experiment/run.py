@@ -80,7 +80,7 @@ def run_method(
     else:
         struct = jax.eval_shape(lambda: start_state(experiment))
         state = checkpoint.restore(checkpoints, begun, struct, experiment.simulator.new_table)
-    record.cut_back(folder, begun or 0)
+    record.cut_back(folder, _last_kept(begun))
     return _Loop(experiment, folder, tick, evaluating, state).run()
 
 
@@ -94,6 +94,12 @@ def _opened(experiment: Experiment, folder: Path) -> int | None:
     else:
         record.write_json(folder / "environment.json", environment)
     return checkpoint.latest_round(folder / "checkpoints")
+
+
+def _last_kept(saved: int | None) -> int:
+    """The last round whose lines are kept: without a checkpoint not even round 0's, which is
+    recorded anew."""
+    return saved or -1
 
 
 class _Loop:
@@ -126,6 +132,7 @@ class _Loop:
         stopped = False
         try:
             with heeding_signals(speak=is_first()) as asked, self.parts.running():
+                self._evaluate_start()
                 while not self._ended() and not stopped:
                     self._block()
                     stopped = anyone(asked()) and not self._ended()
@@ -138,6 +145,19 @@ class _Loop:
             raise Interrupted(str(self.folder))
         return told(lambda: summarize(self.experiment, self.folder, self.state))
 
+    def _evaluate_start(self) -> None:
+        """The line of round 0, if it is asked for: it is neither scored nor kept as the best."""
+        if self.taken == 0 and self.experiment.evaluation.at_start:
+            self.lines = [{"round": 0, "evaluation": self._evaluated(0)}]
+
+    def _evaluated(self, taken: int) -> dict[str, Any]:
+        """The numbers of an evaluation, whose table of clients is written."""
+        self.evaluating(taken)
+        with self.parts.of("evaluate"):
+            numbers, table = assess(self.experiment, self.state)
+        record.write_clients(self.folder, taken, table)
+        return numbers
+
     def _block(self) -> None:
         """Rounds in one compiled call, up to the next that something is due after."""
         count = told(self._rounds_at_once)
@@ -147,13 +167,9 @@ class _Loop:
         new = [round_line(self.taken + 1 + index, sums, index) for index in range(count)]
         taken = self.taken + count
         if self._due(taken, self.experiment.evaluation.every):
-            self.evaluating(taken)
-            with self.parts.of("evaluate"):
-                numbers, table = assess(self.experiment, self.state)
-                self.scores.append(told(lambda: score(numbers)))
-                self.state = keep_best(self.state, self.scores[-1])
-            new[-1]["evaluation"] = numbers
-            record.write_clients(self.folder, taken, table)
+            numbers = new[-1]["evaluation"] = self._evaluated(taken)
+            self.scores.append(told(lambda: score(numbers)))
+            self.state = keep_best(self.state, self.scores[-1])
         self._note(new)
         if self.tick is not None:
             for line in new:
@@ -185,7 +201,7 @@ class _Loop:
         Where it came amid rounds, their start is gone with the memory they took or the rows they
         wrote, and the run goes on from its last checkpoint.
         """
-        record.cut_lines(self.folder, self.saved)
+        record.cut_lines(self.folder, _last_kept(self.saved))
         if not is_whole(self.state):
             return
         if int(self.state.round) == self.taken > self.saved:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from floral.experiment.intact import finished_lines
-from floral.experiment.plot import axis_label, line_styles, scaled
+from floral.experiment.plot import axis_label, line_styles, rounds_before, scaled
 from floral.experiment.seeds import Tasks
 from floral.experiment.yaml_file import load
 
@@ -69,7 +69,8 @@ def seeds_figure(tasks: Mapping[str, Mapping[str, SeedCurve]], *, number: str = 
     """A row of panels a task: one for all methods, or one for each where they would be crowded.
 
     Bands are one standard deviation over seeds to either side, where there are several. A method
-    that starts from another is dotted. In a panel of its own the others are drawn in grey.
+    that starts from another is dotted, and drawn after the other's rounds. In a panel of its own
+    the others are drawn in grey.
 
     Args:
       tasks: by task and method.
@@ -84,7 +85,8 @@ def seeds_figure(tasks: Mapping[str, Mapping[str, SeedCurve]], *, number: str = 
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     row = 0
-    for task, curves in tasks.items():
+    for task, unmoved in tasks.items():
+        curves = _one_after_another(unmoved)
         starts = {name: str(c.start) for name, c in curves.items() if c.start is not None}
         styles = line_styles(curves, starts)
         label = axis_label(next(iter(curves.values())).quantity, "test")
@@ -109,6 +111,16 @@ def seeds_figure(tasks: Mapping[str, Mapping[str, SeedCurve]], *, number: str = 
         _share_scale(here.flat[: len(curves)])
         row += len(here)
     return figure
+
+
+def _one_after_another(curves: Mapping[str, SeedCurve]) -> dict[str, SeedCurve]:
+    """The curves, each after the rounds of the one that it starts from."""
+    ends = {name: int(curve.rounds.max(initial=0)) for name, curve in curves.items()}
+    starts = {name: curve.start for name, curve in curves.items() if curve.start is not None}
+    before = rounds_before(ends, starts)
+    return {
+        name: curve._replace(rounds=curve.rounds + before[name]) for name, curve in curves.items()
+    }
 
 
 def _draw(axis: Any, curve: SeedCurve, style: Mapping[str, Any], *, band: bool = True) -> None:

@@ -46,7 +46,7 @@ def summarize(experiment: Experiment, folder: Path, state: SimulationState) -> d
         names = experiment.dataset.client_names
         if names is not None and "client" in broken:
             broken["client"] = str(names[broken["client"]])
-        if dropping := sum(line["train"].get("dropped", 0) > 0 for line in lines):
+        if dropping := sum(line.get("train", {}).get("dropped", 0) > 0 for line in lines):
             broken["dropped_in_rounds"] = dropping
         summary["non_finite"] = broken
     if (restarts := tried(folder)) is not None:
@@ -64,7 +64,7 @@ def first_non_finite(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any] | Non
     """The first round with a value that is not finite: ``round``, ``what`` and, where a client's
     training had it, the id of one such ``client``; None if all values are finite."""
     for line in lines:
-        train = line["train"]
+        train = line.get("train", {})  # round 0 is evaluated alone
         if train.get("non_finite"):
             what = "update" if _finite(train.get("loss", 0.0)) else "loss"
             known = {"client": train["first_non_finite"]} if "first_non_finite" in train else {}

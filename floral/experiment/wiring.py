@@ -69,6 +69,7 @@ class Evaluation(NamedTuple):
     diagnose_examples: int = 16
     global_model: bool = False
     smaller_is_better: tuple[str, ...] = ()
+    at_start: bool = False
 
 
 class Checkpointing(NamedTuple):
@@ -243,6 +244,7 @@ def evaluation(
     diagnose_examples: int = 16,
     global_model: bool = False,
     smaller_is_better: Sequence[str] = (),
+    at_start: bool = False,
 ) -> Evaluation:
     """When clients are evaluated, and what stateless and unseen ones do before.
 
@@ -265,7 +267,11 @@ def evaluation(
         uniform mixture, or the server's model. It takes one more pass over these data.
       smaller_is_better: which metrics are good where they are small, so that the worst clients are
         those with the largest values; the loss, mae and rmse are always of these.
+      at_start: also evaluate before the first round, as round 0, so that curves begin there. That
+        evaluation chooses nothing: round 0 is never the best one, and early stopping does not
+        count it.
     """
+    check.boolean(global_model=global_model, at_start=at_start)
     check.positive_int(every=every, batch_size=batch_size, diagnose_examples=diagnose_examples)
     check.whole(diagnose_clients=diagnose_clients)
     if clients is not None:
@@ -289,6 +295,7 @@ def evaluation(
         diagnose_examples,
         global_model,
         tuple(smaller_is_better),
+        at_start,
     )
 
 
