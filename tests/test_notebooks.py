@@ -1,4 +1,8 @@
-"""Notebooks: the percent script is the source, the ipynb is made from it, and it runs."""
+"""Notebooks: the percent script is the source, the ipynb is made from it, and it runs.
+
+They are stored without outputs: pictures and last digits change with the versions of JAX and
+matplotlib and with the machine, so that no test could keep stored ones in step.
+"""
 
 import os
 from pathlib import Path

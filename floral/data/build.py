@@ -42,7 +42,8 @@ def federate(
     Args:
       source: examples, or a population that comes with its clients and splits.
       partition: how examples are dealt, or a saved partition, or a list of row numbers for each
-        client, by name if it is a mapping; none for a population.
+        client, by name if it is a mapping; none for a population. Names, those of a mapping or the
+        values of the field of ``natural``, take the place of ids wherever clients are asked for.
       shift: how the clients' data differ beyond that; none by default.
       split: the shares of each client's examples that go to "validation" and "test"; or the field
         of the source that says of each example "train", "validation" or "test".

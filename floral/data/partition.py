@@ -164,7 +164,8 @@ def natural(*, field: str) -> Partitioner:
     """One client for each value of a field, in sorted order of the values, which name the clients.
 
     Args:
-      field: the source's field that names the client: a writer, a speaker, a school.
+      field: the source's field that names the client: a writer, a speaker, a school. It holds words
+        or whole numbers, and clients may be called by these, as in ``dataset.client("writer 7")``.
 
     Example:
       >>> fields = {"y": np.zeros(4), "writer": np.array(["b", "a", "b", "b"])}

@@ -171,14 +171,15 @@ def population(
 
     Args:
       source: where examples come from.
-      partition: how examples are dealt to clients.
+      partition: how examples are dealt to clients; kind natural deals them by a field of the
+        source, as a user's id, whose words or numbers then name the clients.
       shift: how clients' data differ beyond that.
       split: the shares of each client's examples for validation and test, or the field of the
         source that says which split each example is of.
       keep: the share of each client's training examples that is kept.
       unseen: how many clients, or which share of them, never train.
       standardize: whether each channel of the features gets mean 0 and standard deviation 1, both
-        taken over the training examples of the clients that train.
+        taken over the training examples that are kept of the clients that train.
       seed: of the data alone; the experiment's seed if null.
     """
     return federate(
