@@ -25,6 +25,7 @@ LAYERS = (
         "display",
         "tree",
         "branch",
+        "first_argument",
         "random",
         "messages",
         "operations",

@@ -5,10 +5,12 @@ import jax.numpy as jnp
 
 from floral import check
 from floral.adaptors.base import Adaptor
+from floral.first_argument import first_by_place
 
 __all__ = ["additive"]
 
 
+@first_by_place
 def additive(*, alpha: float = 1.0, bound: float = 0.0) -> Adaptor:
     """Adapts a leaf of any shape by ``α · offset``, where the offset starts at zero, or at random.
 

@@ -28,6 +28,7 @@ from floral.adaptors.low_rank import INITS, draw_pair
 from floral.adaptors.product import interleaved, matrix_product
 from floral.adaptors.rank import keep_first, rank_rule, scaled, side_by_side
 from floral.errors import SpecError
+from floral.first_argument import first_by_place
 from floral.typing import Array
 
 __all__ = ["LAYOUTS", "conv"]
@@ -43,6 +44,7 @@ class _Extents(NamedTuple):
     width: int
 
 
+@first_by_place
 def conv(
     *,
     layout: str = "separable",

@@ -24,6 +24,7 @@ from floral.adaptors.base import Adaptor, Op
 from floral.adaptors.product import matrix_product
 from floral.adaptors.rank import RankRule, keep_first, rank_rule, scaled, side_by_side
 from floral.errors import SpecError
+from floral.first_argument import first_by_place
 from floral.typing import Array, Key
 
 __all__ = ["INITS", "draw_pair", "embedding", "inverse_gram", "low_rank"]
@@ -31,6 +32,7 @@ __all__ = ["INITS", "draw_pair", "embedding", "inverse_gram", "low_rank"]
 INITS = ("uniform_in", "uniform_out", "normal_in", "normal_out")
 
 
+@first_by_place
 def low_rank(
     *,
     rank: int | None = None,
@@ -85,6 +87,7 @@ def low_rank(
     return _matrix_pair("low_rank", rank_rule(rank=rank, budget=budget), in_axes, alpha, draw)
 
 
+@first_by_place
 def embedding(
     *, rank: int | None = None, budget: float | None = None, alpha: float = 1.0
 ) -> Adaptor:

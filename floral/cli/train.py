@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from pathlib import Path
 
 __all__ = ["chosen_methods", "launch", "resume", "run", "walks_file"]
 
@@ -67,6 +68,7 @@ def launch(arguments: argparse.Namespace) -> int:
 
 def _reported(work) -> int:
     from floral.experiment.processes import is_first
+    from floral.experiment.record import has_begun
     from floral.experiment.run import Interrupted
     from floral.experiment.screen import show_end
 
@@ -74,7 +76,10 @@ def _reported(work) -> int:
         result = work()
     except Interrupted as stopped:
         if is_first():
-            print(f"\nstopped and saved; go on with: {_again()} {stopped}", file=sys.stderr)
+            folder = Path(str(stopped))
+            saved = any(map(has_begun, (folder, *folder.glob("*/"))))
+            said = "stopped and saved" if saved else "stopped before anything was saved"
+            print(f"\n{said}; go on with: {_again()} {folder}", file=sys.stderr)
         return 130
     if not is_first():
         return 0

@@ -9,10 +9,10 @@ from typing import Literal
 import numpy as np
 
 from floral import check
-from floral.data.first_argument import first_by_place
 from floral.data.hubs import huggingface, tfds
 from floral.data.sources import Source
 from floral.errors import DataError
+from floral.first_argument import first_by_place
 from floral.typing import FilePath
 
 __all__ = ["cifar"]

@@ -6,11 +6,13 @@ from floral import check
 from floral.data.arrays import generator
 from floral.data.clients import FederatedDataset
 from floral.data.generated import generated
+from floral.first_argument import first_by_place
 from floral.typing import Seed
 
 __all__ = ["synthetic_population"]
 
 
+@first_by_place
 def synthetic_population(
     *,
     clients: int = 1000,

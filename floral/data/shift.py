@@ -18,9 +18,9 @@ import numpy as np
 from floral import check
 from floral.data.aligned import aligned_copy, aligned_zeros
 from floral.data.clients import FederatedDataset, Split
-from floral.data.first_argument import first_by_place
 from floral.data.lazy import is_plain
 from floral.errors import DataError, SpecError
+from floral.first_argument import first_by_place
 
 __all__ = ["Shift", "label_shift", "noise", "none", "permute", "rotate"]
 

@@ -17,10 +17,10 @@ from floral import check
 from floral.data.clients import FederatedDataset, from_clients
 from floral.data.columns import as_array
 from floral.data.door import as_examples
-from floral.data.first_argument import first_by_place
 from floral.data.splits import SPLITS
 from floral.display import as_html, each, examples
 from floral.errors import DataError
+from floral.first_argument import first_by_place
 from floral.typing import FilePath
 
 __all__ = ["Source", "arrays", "existing", "file_name", "from_npz", "npz"]

@@ -17,6 +17,7 @@ import numpy as np
 from floral import check
 from floral.data.arrays import generator
 from floral.data.clients import FederatedDataset, from_clients
+from floral.first_argument import first_by_place
 from floral.typing import Seed
 
 __all__ = ["SyntheticTask", "synthetic_linear", "synthetic_mlp"]
@@ -33,6 +34,7 @@ class SyntheticTask(NamedTuple):
     """``(x [n, d], cluster) -> y [n, outputs]`` without label noise, in float64."""
 
 
+@first_by_place
 def synthetic_linear(
     *,
     clients: int = 10,
@@ -87,6 +89,7 @@ def synthetic_linear(
     return SyntheticTask(dataset, {"kernel": kernel, "bias": bias}, truth)
 
 
+@first_by_place
 def synthetic_mlp(
     *,
     clients: int = 20,

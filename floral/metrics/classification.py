@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from floral import check, targets
 from floral.errors import SpecError
+from floral.first_argument import first_by_place
 from floral.metrics.base import Metric, added, from_per_example
 from floral.typing import Array, Batch
 
@@ -37,6 +38,7 @@ def accuracy() -> Metric:
     return from_per_example(correct)
 
 
+@first_by_place
 def top_k_accuracy(*, k: int) -> Metric:
     """The share of examples whose label is among the k largest logits.
 

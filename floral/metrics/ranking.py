@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from floral import check, targets
 from floral.errors import SpecError
+from floral.first_argument import first_by_place
 from floral.metrics.base import Metric, added
 from floral.typing import Array, Batch
 
@@ -24,6 +25,7 @@ _SCALE = 1e3  # bins have equal widths below one thousandth, and equal ratios ab
 _LARGEST = 1e6  # scores beyond share the last bins
 
 
+@first_by_place
 def auc(*, bins: int = 4096) -> Metric:
     """The area under the ROC curve; for more than two classes the mean of each against the rest.
 

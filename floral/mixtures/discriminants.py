@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from floral import check, tree
 from floral.branch import where_asked
+from floral.first_argument import first_by_place
 from floral.mixtures.base import LARGEST, Grouping, Mixing, softmax_over, zeros
 from floral.mixtures.cells import Cells, add_to, anchors_of, empty_cells, grouped
 from floral.mixtures.directions import Survey, directions_of, no_survey, standing_out, survey_of
@@ -55,6 +56,7 @@ class DiscriminantsState(NamedTuple):
     centroids: Array
 
 
+@first_by_place
 def discriminants(
     *,
     size: int = 128,

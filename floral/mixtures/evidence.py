@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from floral import check
 from floral.errors import SpecError
+from floral.first_argument import first_by_place
 from floral.mixtures.base import LARGEST, Mixing, Refresh, finite, softmax_over, zeros
 from floral.mixtures.weights import softmax
 from floral.typing import Array, Key
@@ -20,6 +21,7 @@ __all__ = ["exponential_weights", "responsibilities"]
 _ONE_HOT = 110.0  # a logit beside which others, of zero, weigh nothing in float32, not even 1e-45
 
 
+@first_by_place
 def exponential_weights(
     *,
     rate: float = 1.0,
@@ -108,6 +110,7 @@ def exponential_weights(
     return Mixing(init=init, weights=softmax().weights, refresh=Refresh(due, logits, price))
 
 
+@first_by_place
 def responsibilities(*, every: int = 1, steps: int = 1) -> Mixing:
     r"""Weights by expectation maximisation: each example asks which adaptor explains it.
 

@@ -10,12 +10,14 @@ import numpy as np
 
 from floral import check
 from floral.errors import SpecError
+from floral.first_argument import first_by_place
 from floral.mixtures.base import LARGEST, Mixing, finite, softmax_over, zeros
 from floral.typing import Array
 
 __all__ = ["known", "softmax", "top_k"]
 
 
+@first_by_place
 def softmax(
     *,
     temperature: float = 1.0,
@@ -79,6 +81,7 @@ def _floored(mixture: Array, active: Array, floor: float, renormalize: bool) -> 
     return mixture / mixture.sum() if renormalize else mixture
 
 
+@first_by_place
 def top_k(*, k: int = 1, temperature: float = 1.0) -> Mixing:
     """Softmax over the k active adaptors of largest logit; the others get weight 0.
 
@@ -107,6 +110,7 @@ def top_k(*, k: int = 1, temperature: float = 1.0) -> Mixing:
     return Mixing(init=init, weights=weights)
 
 
+@first_by_place
 def known(*, trait: str = "cluster", floor: float = 0.0, renormalize: bool = True) -> Mixing:
     """Mixtures that are given, not learnt: the oracle with the true clusters.
 

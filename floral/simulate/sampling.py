@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from floral import check
 from floral.errors import SpecError
+from floral.first_argument import first_by_place
 from floral.typing import Array, Key
 
 __all__ = ["Sampler", "distinct", "fixed", "full", "scheduled"]
@@ -27,6 +28,7 @@ class Sampler(NamedTuple):
     sample: Callable[[Key, Array, Array], tuple[Array, Array]]
 
 
+@first_by_place
 def fixed(*, size: int | None = None, fraction: float | None = None) -> Sampler:
     """The same number of clients every round, uniformly without replacement.
 

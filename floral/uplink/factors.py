@@ -31,6 +31,7 @@ import jax.numpy as jnp
 from floral import check, tree
 from floral.adaptors import Factored, best_pair
 from floral.errors import SpecError
+from floral.first_argument import first_by_place
 from floral.messages import Reduced
 from floral.typing import Array, PyTree
 from floral.uplink.base import Reducer
@@ -55,6 +56,7 @@ def factor_mean() -> Reducer:
     )
 
 
+@first_by_place
 def product_mean(*, whole_cohort: bool = False) -> Reducer:
     """The mean of products, weighted by ``n_k π_kc``, truncated to the adaptors' rank.
 

@@ -7,12 +7,14 @@ import optax
 
 from floral import check
 from floral.errors import SpecError
+from floral.first_argument import first_by_place
 from floral.uplink.base import NonFinite, Reducer, Uplink
 from floral.uplink.mean import weighted_mean
 
 __all__ = ["clip", "uplink"]
 
 
+@first_by_place
 def clip(*, max_norm: float) -> optax.GradientTransformationExtraArgs:
     """Scales an update down to at most ``max_norm``, one Euclidean norm over all its leaves.
 

@@ -397,3 +397,24 @@ def test_thousands_of_calls_do_too(asked):
 @settings(max_examples=1000, **QUIET)
 def test_a_simulator_of_a_thousand_odd_uses_does_too(small, asked):
     check_use(small, *asked)
+
+
+BY_PLACE = {
+    "mixtures.softmax": 0.5,
+    "mixtures.top_k": 1,
+    "mixtures.known": "cluster",
+    "mixtures.exponential_weights": 0.5,
+    "mixtures.responsibilities": 2,
+    "adaptors.low_rank": 2,
+    "metrics.top_k_accuracy": 2,
+    "uplink.clip": 1.0,
+}
+
+
+@pytest.mark.parametrize(("name", "value"), BY_PLACE.items())
+def test_the_first_setting_of_a_factory_may_stand_without_its_name(name, value):
+    module, _, function = name.partition(".")
+    factory = getattr(getattr(fl, module), function)
+    factory(value)
+    with pytest.raises(FloralError, match=rf"{function} takes \w+ alone by place.*, got 2 values"):
+        factory(value, value)

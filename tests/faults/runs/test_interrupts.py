@@ -5,7 +5,10 @@ import signal
 import sys
 import time
 
+import pytest
+
 from floral.cli import main
+from floral.experiment.run import Interrupted
 
 
 def test_a_ctrl_c_amid_the_garbage_collector_stops_the_command(monkeypatch, capsys):
@@ -35,3 +38,19 @@ def test_a_ctrl_c_amid_the_garbage_collector_stops_the_command(monkeypatch, caps
         signal.signal(signal.SIGINT, handler)
     assert capsys.readouterr().err == "floral: stopped\n"
     assert sys.unraisablehook is before
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [([], "stopped before anything was saved; go on with"), (["checkpoints"], "stopped and saved")],
+    ids=["nothing saved", "saved"],
+)
+def test_a_stopped_run_says_whether_anything_was_saved(made, said, tmp_path, monkeypatch, capsys):
+    def stopped(*arguments, **settings):
+        for name in made:
+            (tmp_path / name).mkdir()
+        raise Interrupted(str(tmp_path))
+
+    monkeypatch.setattr("floral.experiment.runs.run", stopped)
+    assert main(["run", "quickstart"]) == 130
+    assert said in capsys.readouterr().err
