@@ -91,7 +91,7 @@ KEPT: dict[str, tuple[str, str, Callable[[Any], str]]] = {
 def read_kept(folder: Path) -> dict[str, Any]:
     """What a folder of results holds, by name; floors are worked out from the rates beside them."""
     kept = {
-        name: read_json(folder / f"{name}.json")
+        name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         for name in KEPT
         if (folder / f"{name}.json").is_file()
     }

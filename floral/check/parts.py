@@ -42,10 +42,13 @@ def path(**named: Any) -> None:
 
 
 def mapping(example: str, **named: Any) -> None:
-    """Raises SpecError unless every value is a mapping; the message gives the example."""
+    """Raises SpecError unless every value is a mapping by text; the message gives the example."""
     for name, value in named.items():
         if not isinstance(value, Mapping):
             raise SpecError(f"{name} must be a mapping, as {example}, got {described(value)}")
+        for key in value:
+            if not isinstance(key, str):
+                raise SpecError(f"{name}: expected text for names, as {example}, got {brief(key)}")
 
 
 def globs(**named: Any) -> None:
