@@ -7,7 +7,9 @@ import csv
 import gzip
 import io
 import itertools
-from contextlib import nullcontext
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +53,8 @@ def load_parts(path: str, config: str | None) -> tuple[dict[str, Any], bool]:
             own = str(getattr(loaded, "split", None) or "train").partition("[")[0]
             parts = dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {own: loaded}
         elif local.is_dir():
-            parts = dict(datasets.load_dataset(str(local), config))
+            with _without_logs():
+                parts = dict(datasets.load_dataset(str(local), config))
         else:
             with nullcontext() if hub_answers() else offline():
                 parts = dict(datasets.load_dataset(path, config))
@@ -65,6 +68,18 @@ def load_parts(path: str, config: str | None) -> tuple[dict[str, Any], bool]:
     return {str(name): part for name, part in parts.items()}, False
 
 
+@contextmanager
+def _without_logs() -> Iterator[None]:
+    """While it lasts, the library logs nothing: what it cannot read it also raises."""
+    logger = logging.getLogger("datasets")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 def _check_folder(folder: Path, path: str) -> None:
     """Raises DataError for a folder of no files, and for a file of it that would be misread."""
     files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
@@ -72,7 +87,17 @@ def _check_folder(folder: Path, path: str) -> None:
         raise DataError(f"{path!r} is a folder of no files")
     for file in files:
         if _FILES.get(_suffix(file)) == "csv":
-            _check_columns(file, "\t" if _suffix(file) == ".tsv" else ",", str(file))
+            expected = "\t" if _suffix(file) == ".tsv" else ","
+            found = _separator(file, _suffix(file), str(file))
+            if (
+                found != expected
+                and len(_first_rows(_check_text(file, str(file)), expected)[0]) < 2
+            ):
+                raise DataError(
+                    f"{str(file)!r}: its columns are separated by {found!r}, and those of files in "
+                    "a folder by ','; save it so, or give this file alone as the path"
+                )
+            _check_columns(file, expected, str(file))
 
 
 def _suffix(file: Path) -> str:
@@ -101,7 +126,8 @@ def _of_file(file: Path, path: str) -> Any:
         if suffix == ".parquet" and not pyarrow.parquet.read_metadata(file).num_rows:
             raise DataError(f"{path!r} holds no rows")
         held = glob.escape(str(file.absolute()))
-        return datasets.load_dataset(_FILES[suffix], data_files=held, split="train", **settings)
+        with _without_logs():
+            return datasets.load_dataset(_FILES[suffix], data_files=held, split="train", **settings)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, DatasetsError) as error:
         raise DataError(f"datasets cannot read {path!r}, split 'train': {reason(error)}") from error
 

@@ -1,6 +1,8 @@
 """Tables, files and splits: what was asked for is read, or refused in one sentence."""
 
 import gzip
+import logging
+import re
 
 import numpy as np
 import pandas
@@ -266,3 +268,26 @@ def test_the_first_setting_may_stand_without_its_name():
         fl.data.dirichlet(2, 0.5)
     with pytest.raises(SpecError, match="natural takes field alone by place"):
         fl.data.natural("site", field="site")
+
+
+@pytest.mark.parametrize("mark", [";", "|", "\t"])
+def test_a_folder_of_files_with_another_separator_names_it(tmp_path, mark):
+    (tmp_path / "part.csv").write_text(CSV.replace(",", mark))
+    with pytest.raises(DataError, match=f"separated by {re.escape(repr(mark))}, and those of"):
+        fl.data.huggingface(tmp_path, x="image", y="label")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("a.csv", 'image,label\n1,2\n1,2,3\n"4'), ("a.json", '{"image": 1, "label": 0, "image": 2}')],
+    ids=["a csv of long rows", "json with doubled keys"],
+)
+def test_a_file_that_cannot_be_read_is_not_logged_as_well(tmp_path, caplog, name, text):
+    logger = logging.getLogger("datasets")
+    logger.addHandler(caplog.handler)  # it does not propagate to the root
+    try:
+        with pytest.raises(DataError):
+            read(tmp_path, name, text, x="image", y="label")
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert caplog.records == []
