@@ -44,7 +44,7 @@ class Locks(ExitStack):
             return
         path = folder / _NAME
         with touching(path, "write"):
-            file = self.enter_context(path.open("a+", encoding="utf-8"))
+            file = self.enter_context(path.open("ab", buffering=0))
         try:
             _lock(file)
         except BlockingIOError:
@@ -61,11 +61,11 @@ class Locks(ExitStack):
             )
         with touching(path, "write"):
             file.truncate(0)
-            file.write(json.dumps({"process": os.getpid(), "host": socket.gethostname()}) + "\n")
-            file.flush()
+            holder = {"process": os.getpid(), "host": socket.gethostname()}
+            file.write((json.dumps(holder) + "\n").encode())  # unbuffered: closing writes no more
 
 
-def _lock(file: IO[str]) -> None:
+def _lock(file: IO[bytes]) -> None:
     """Raises BlockingIOError if another open file holds the lock."""
     import fcntl  # Windows has none
 

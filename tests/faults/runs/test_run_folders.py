@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import socket
 import subprocess
@@ -113,6 +114,21 @@ def test_without_locks_a_run_goes_on_and_says_so(whole, monkeypatch, error):
         warnings.simplefilter("always")
         floral.resume(whole.folder)
     assert "has no locks" in str(said[0].message)
+
+
+@pytest.fixture
+def full_disk():
+    """No file may grow, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_lock_that_cannot_be_written_is_named(tmp_path, full_disk):
+    said = r"cannot write '\S+/.lock': the file would be larger"
+    with pytest.raises(ConfigError, match=said), lock.Locks() as locks:
+        locks.hold(tmp_path)
 
 
 # What a failure leaves.
