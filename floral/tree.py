@@ -45,13 +45,17 @@ def paths(tree: PyTree) -> dict[str, Any]:
     """Every leaf by its path string, in the tree's order.
 
     Raises:
-      SpecError: for two leaves of one path: a key with a slash in it reads as two keys.
+      SpecError: for two leaves of one path: a key with a slash in it reads as two keys. Also for
+        a mapping whose keys cannot be put in order.
 
     Example:
       >>> paths({"Dense_0": {"kernel": 1.0, "bias": 2.0}})
       {'Dense_0/bias': 2.0, 'Dense_0/kernel': 1.0}
     """
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    try:
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+    except ValueError as error:  # of keys that Python cannot compare
+        raise SpecError(f"a tree needs mappings whose keys are all text: {error}") from error
     found = {path_string(path): leaf for path, leaf in leaves}
     if len(found) < len(leaves):
         names = [path_string(path) for path, _ in leaves]

@@ -3,10 +3,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from floral import tree
+from floral.errors import SpecError
 
 VALUES = {"base": {"w": 1.0, "b": 2.0}, "bank": {"params/Dense_0/kernel": {"a": 3.0, "b": 4.0}}}
 
@@ -102,3 +104,8 @@ def test_sizes_count_numbers_and_bytes_of_arrays_structs_and_keys():
     assert tree.num_bytes(values) == 2 * 6 + 4 * 4
     assert tree.num_bytes({"key": jax.random.key(0)}) == 8
     assert tree.num_bytes(()) == tree.num_parameters(()) == 0
+
+
+def test_keys_of_unlike_kinds_are_refused_where_paths_are_read():
+    with pytest.raises(SpecError, match="mappings whose keys are all text"):
+        tree.paths({"a": 0, 1: 0})
