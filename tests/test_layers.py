@@ -142,7 +142,7 @@ def test_using_the_library_imports_no_heavy_package():
 
 def test_the_library_imports_only_what_its_core_installs_but_equinox():
     """What a core dependency needs itself is installed too, as pydantic-core is."""
-    project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
     core = {canonicalize_name(Requirement(line).name) for line in project["dependencies"]}
     theirs = [Requirement(line) for name in core for line in requires(name) or []]
     installed = core | {canonicalize_name(one.name) for one in theirs if one.marker is None}

@@ -3,13 +3,14 @@
 import _thread
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 __all__ = ["heard_everywhere"]
 
-_SECONDS = 0.02  # until what ignored a Ctrl-C has surely ended
+_SOON = 0.001  # seconds until what dropped a Ctrl-C has mostly ended
 
 
 @contextmanager
@@ -20,17 +21,35 @@ def heard_everywhere() -> Iterator[None]:
     where JAX has one: without this, a command would print a traceback and go on.
     """
     before = sys.unraisablehook
+    dropped, over, ending = threading.Event(), threading.Event(), threading.Lock()
 
-    def hook(dropped: Any) -> None:
-        if issubclass(dropped.exc_type, KeyboardInterrupt):
-            again = threading.Timer(_SECONDS, _thread.interrupt_main)
-            again.daemon = True
-            again.start()
-        else:
-            before(dropped)
+    def raise_again() -> None:
+        wait = _SOON
+        while dropped.wait() and not over.is_set():
+            dropped.clear()
+            time.sleep(wait)
+            wait *= 1.5  # another rhythm than that of a collector that drops it time after time
+            with ending:
+                if not over.is_set():
+                    _thread.interrupt_main()
 
+    def hook(unraisable: Any) -> None:
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            before(unraisable)
+            return
+        while not dropped.is_set():
+            try:
+                dropped.set()
+            except KeyboardInterrupt:  # another one, amid the collector that this call has woken
+                continue
+
+    # It waits from the start: to start a thread within the hook may wake the collector again.
     sys.unraisablehook = hook
+    threading.Thread(target=raise_again, name="floral-interrupts", daemon=True).start()
     try:
         yield
     finally:
         sys.unraisablehook = before
+        with ending:
+            over.set()
+        dropped.set()
