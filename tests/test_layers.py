@@ -21,6 +21,7 @@ LAYERS = (
     {
         "typing",
         "errors",
+        "files",
         "check",
         "display",
         "tree",
@@ -35,8 +36,9 @@ LAYERS = (
     {"losses", "mixtures", "models", "adaptors", "data", "metrics"},
     {"algorithms", "uplink"},
     {"simulate"},
+    {"processes"},
     {"experiment"},
-    {"cli", "launch", "startup", "__init__", "__main__"},
+    {"cli", "__init__", "__main__"},
 )
 BESIDE = {"adaptors": {"models"}}
 """What may be imported from the same layer; nothing else may, but in layers 0 and 5."""

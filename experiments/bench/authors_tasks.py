@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20, help="in a block")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     given = parser.parse_args()
-    from floral.startup import prepare_jax, usable_cores
+    from floral.processes.startup import prepare_jax, usable_cores
 
     prepare_jax(os.environ, cores=usable_cores())
     figures = {

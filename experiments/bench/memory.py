@@ -90,7 +90,7 @@ def cases() -> list[dict[str, Any]]:
 
 def measure(case: dict[str, Any], *, rounds: int) -> dict[str, float]:
     """One case, measured in this process, which has done nothing else."""
-    from floral.startup import prepare_jax
+    from floral.processes.startup import prepare_jax
 
     os.environ["JAX_COMPILATION_CACHE_DIR"] = ""  # what is read from there is no smaller
     prepare_jax(os.environ, cores=case["devices"], alone=False)

@@ -86,7 +86,7 @@ def algorithm_of(point: dict[str, Any], model: Any, dataset: Any) -> Any:
 
 def measure(point: dict[str, Any]) -> dict[str, float]:
     """One point, measured in this process, which has done nothing else."""
-    from floral.startup import join_processes, partners, prepare_jax, usable_cores
+    from floral.processes.startup import join_processes, partners, prepare_jax, usable_cores
 
     found = partners(os.environ)
     prepare_jax(

@@ -36,7 +36,7 @@ def where(model_name: str, *, cores: int, rounds: int) -> dict[str, Any]:
       ``untraced`` and ``traced`` seconds of a round, and ``operations``: of each ``name``, ``what``
       (the shape of its result), ``calls`` in a round, and ``seconds`` of a round on each core.
     """
-    from floral.startup import prepare_jax
+    from floral.processes.startup import prepare_jax
 
     os.environ["JAX_COMPILATION_CACHE_DIR"] = ""
     prepare_jax(os.environ, cores=cores)

@@ -18,7 +18,7 @@ from provenance import digest, made_here
 
 from floral.experiment.record import read_json
 from floral.experiment.yaml_file import write_atomically
-from floral.startup import cache_folder
+from floral.processes.startup import cache_folder
 
 __all__ = ["FOLDER", "kept", "measured", "run"]
 

@@ -43,8 +43,8 @@ from floral.experiment.build import build
 from floral.experiment.config import methods, read
 from floral.experiment.plot import PALETTE, save_figure
 from floral.experiment.yaml_file import write_atomically
+from floral.processes.startup import cache_folder
 from floral.simulate import personalization
-from floral.startup import cache_folder
 
 EXAMPLES = (0, 1, 2, 5, 10, 20, None)
 """k; None is all that a client has."""

@@ -42,7 +42,7 @@ def _answered(argv: Sequence[str] | None) -> int:
         if arguments.command is launch:
             return launch(arguments)
         if "jax" not in sys.modules:
-            from floral.startup import prepare_jax, usable_cores
+            from floral.processes.startup import prepare_jax, usable_cores
 
             prepare_jax(os.environ, cores=usable_cores())
             _import_jax()
@@ -55,7 +55,7 @@ def _answered(argv: Sequence[str] | None) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        from floral.experiment.files import sentence
+        from floral.files import sentence
 
         print(f"floral: {sentence(error)}", file=sys.stderr)
         return 1
@@ -88,12 +88,12 @@ def _drop_output() -> None:
 
 def _together(arguments: argparse.Namespace) -> int:
     """Runs a command in this process and, where it was started with others, with them."""
-    from floral.startup import join_processes, partners
+    from floral.processes.startup import join_processes, partners
 
     found = partners(os.environ)
     if found is None:
         return arguments.command(arguments)
-    from floral.launch import LAUNCH, leave
+    from floral.processes.launch import LAUNCH, leave
 
     try:
         join_processes(found, launched=LAUNCH in os.environ)

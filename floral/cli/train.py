@@ -12,7 +12,7 @@ def run(arguments: argparse.Namespace) -> int:
     from floral.experiment.profile import Profiled
     from floral.experiment.progress import Console
     from floral.experiment.runs import run as train
-    from floral.launch import tell_launcher
+    from floral.processes.launch import tell_launcher
 
     console = Console(tell_launcher)
     return _reported(
@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
 def resume(arguments: argparse.Namespace) -> int:
     from floral.experiment.progress import Console
     from floral.experiment.runs import resume as go_on
-    from floral.launch import tell_launcher
+    from floral.processes.launch import tell_launcher
 
     return _reported(
         lambda: go_on(
@@ -51,14 +51,14 @@ def chosen_methods(arguments: argparse.Namespace) -> dict[str, str]:
 
 def walks_file():
     """The file that remembers what timed walks took."""
-    from floral.startup import cache_folder
+    from floral.processes.startup import cache_folder
 
     return cache_folder(os.environ) / "walks.json"
 
 
 def launch(arguments: argparse.Namespace) -> int:
     from floral.cli.parser import make_parser, parse
-    from floral.launch import launch as start
+    from floral.processes.launch import launch as start
 
     if not arguments.rest or arguments.rest[0] not in ("run", "resume"):
         make_parser().error("launch: expected run or resume after --processes N")
@@ -67,10 +67,10 @@ def launch(arguments: argparse.Namespace) -> int:
 
 
 def _reported(work) -> int:
-    from floral.experiment.processes import is_first
     from floral.experiment.record import has_begun
     from floral.experiment.run import Interrupted
     from floral.experiment.screen import show_end
+    from floral.processes.agreement import is_first
 
     try:
         result = work()
@@ -89,7 +89,7 @@ def _reported(work) -> int:
 
 def _again() -> str:
     """The command that goes on with a run as it was started."""
-    from floral.launch import LAUNCH
+    from floral.processes.launch import LAUNCH
 
     launched = (
         f"launch --processes {os.environ['JAX_NUM_PROCESSES']} " if LAUNCH in os.environ else ""

@@ -19,12 +19,12 @@ from floral.experiment.measures import (
     smaller_is_better,
 )
 from floral.experiment.places import SCHEMA
-from floral.experiment.processes import check_devices
 from floral.experiment.schema import Call
 from floral.experiment.signature import takes_wiring
 from floral.experiment.wiring import Checkpointing, Evaluation, LocalTraining, Restarts, Stopping
 from floral.mixtures import Mixing, softmax
 from floral.models import Model, augmented
+from floral.processes.agreement import check_devices
 from floral.simulate import Execution, Simulator, make_simulator, sample_batch
 from floral.simulate.fit import start_of_model
 from floral.simulate.probe import Timings, untimed

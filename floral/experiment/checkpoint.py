@@ -23,9 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from floral.errors import ConfigError
-from floral.experiment.files import touching
-from floral.experiment.processes import is_first, told
 from floral.experiment.rows import drop_rows, load_rows, save_rows
+from floral.files import touching
+from floral.processes.agreement import broadcast_from_first, is_first
 from floral.simulate import SimulationState
 from floral.simulate.table import copy_table, on_host, without_round
 from floral.tree import paths
@@ -59,7 +59,7 @@ def save(folder: Path, state: SimulationState, *, keep: int) -> None:
     import orbax.checkpoint as ocp
 
     taken = int(state.round)
-    if told(lambda: latest_round(folder)) == taken:
+    if broadcast_from_first(lambda: latest_round(folder)) == taken:
         return
     with touching(folder, "write"), _as_os_error():
         if on_host(state.table):

@@ -17,8 +17,8 @@ import jax
 from floral.errors import ConfigError, DataError
 from floral.experiment.build import Experiment
 from floral.experiment.config_files import without_paths
-from floral.experiment.processes import anyone, several, told
 from floral.experiment.provenance import commit_of
+from floral.processes.agreement import anyone, broadcast_from_first, is_distributed
 
 __all__ = [
     "check_alike",
@@ -64,10 +64,10 @@ def check_alike(experiment: Experiment) -> None:
     Raises:
       DataError: on every process, if any has other data than the first.
     """
-    if not several():
+    if not is_distributed():
         return
     own = experiment.dataset.fingerprint
-    if anyone(told(lambda: own) != own):
+    if anyone(broadcast_from_first(lambda: own) != own):
         raise DataError(
             f"process {jax.process_index()} of {jax.process_count()} has data with fingerprint "
             f"{own[:12]}, but not all have the same; a run needs the same data on every machine"

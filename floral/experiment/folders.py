@@ -13,14 +13,14 @@ from floral.experiment.build import Experiment
 from floral.experiment.config import methods
 from floral.experiment.config_files import path_places, with_absolute_paths
 from floral.experiment.environment import check_config
-from floral.experiment.files import FileError, file_error, touching
 from floral.experiment.intact import check_intact, read_environment, read_summary
 from floral.experiment.load import check_run_folder, saved_config
 from floral.experiment.lock import Locks
 from floral.experiment.overrides import parse
-from floral.experiment.processes import is_first
 from floral.experiment.provenance import described_command
 from floral.experiment.yaml_file import dump, write_atomically
+from floral.files import FileError, file_error, touching
+from floral.processes.agreement import is_first
 
 __all__ = ["begin", "found", "leaving_in_order", "make_own", "method_folders", "reopen"]
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import IO
 
 from floral.errors import ConfigError
-from floral.experiment.files import touching
-from floral.experiment.processes import is_first
+from floral.files import touching
+from floral.processes.agreement import is_first
 
 __all__ = ["Locks"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import floral
 from floral.errors import ConfigError
-from floral.experiment.files import touching
+from floral.files import touching
 
 __all__ = ["create", "found", "names", "summaries"]
 

@@ -28,9 +28,9 @@ from typing import Any
 import numpy as np
 
 from floral.errors import ConfigError
-from floral.experiment.files import in_words, touching
-from floral.experiment.processes import by_the_first
 from floral.experiment.yaml_file import write_atomically
+from floral.files import in_words, touching
+from floral.processes.agreement import on_first_process
 
 __all__ = [
     "append_lines",
@@ -103,7 +103,7 @@ def has_begun(folder: Path) -> bool:
     return trained or (folder / "checkpoints").is_dir() or (folder / "restarts.json").is_file()
 
 
-@by_the_first
+@on_first_process
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Writes a mapping whole or not at all."""
     write_atomically(path, json.dumps(_strict(value), indent=2, allow_nan=False) + "\n")
@@ -127,7 +127,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-@by_the_first
+@on_first_process
 def append_lines(path: Path, lines: list[dict[str, Any]]) -> None:
     """Appends one JSON line each and waits until they are on disk."""
     with touching(path, "write"), path.open("a", encoding="utf-8") as file:
@@ -158,7 +158,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-@by_the_first
+@on_first_process
 def cut_lines(folder: Path, last_round: int) -> None:
     """Takes back the lines of all rounds after one."""
     for name in ("metrics.jsonl", "timing.jsonl"):
@@ -167,7 +167,7 @@ def cut_lines(folder: Path, last_round: int) -> None:
         write_atomically(folder / name, "".join(json.dumps(line) + "\n" for line in kept))
 
 
-@by_the_first
+@on_first_process
 def cut_back(folder: Path, last_round: int) -> None:
     """Takes back what was recorded after a round, so that a resumed run records it again."""
     cut_lines(folder, last_round)
@@ -205,7 +205,7 @@ def read_clients(table: Path) -> dict[str, np.ndarray]:
     return {name: found[name].to_numpy() for name in found.column_names}
 
 
-@by_the_first
+@on_first_process
 def write_clients(folder: Path, round_index: int, columns: Mapping[str, np.ndarray]) -> None:
     """Writes one evaluation's table, a row a client.
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from floral.experiment import record
 from floral.experiment.build import Experiment
-from floral.experiment.processes import told
 from floral.experiment.state import start_state
+from floral.processes.agreement import broadcast_from_first
 from floral.simulate import SimulationState, best_start
 from floral.typing import PyTree
 
@@ -39,7 +39,7 @@ def chosen_start(
     if asked is None:
         return 0
     path = _path(folder)
-    known = told(lambda: tried(folder)) or {}
+    known = broadcast_from_first(lambda: tried(folder)) or {}
     losses, seconds = known.get("losses", []), known.get("seconds", [])
     clock = time.perf_counter()
 

@@ -24,12 +24,12 @@ from floral.experiment.environment import (
 )
 from floral.experiment.history import validation_scores
 from floral.experiment.intact import read_environment
-from floral.experiment.processes import anyone, is_first, several, told
 from floral.experiment.restarts import chosen_start
 from floral.experiment.round_line import round_line
 from floral.experiment.state import is_whole, keep_best, start_state
 from floral.experiment.stopping import heeding_signals
 from floral.experiment.summary import summarize
+from floral.processes.agreement import anyone, broadcast_from_first, is_distributed, is_first
 from floral.simulate import SimulationState
 from floral.typing import PyTree
 
@@ -73,7 +73,7 @@ def run_method(
     """
     checkpoints = folder / "checkpoints"
     check_alike(experiment)
-    begun = told(lambda: _opened(experiment, folder))
+    begun = broadcast_from_first(lambda: _opened(experiment, folder))
     if begun is None:
         start = chosen_start(experiment, folder, source, say)
         state = start_state(experiment, source, start=start)
@@ -124,7 +124,7 @@ class _Loop:
         self.times: list[dict[str, Any]] = []
         self.clock = time.perf_counter()
         self.parts = Clocks()
-        recorded = told(lambda: record.read_lines(folder / "metrics.jsonl"))
+        recorded = broadcast_from_first(lambda: record.read_lines(folder / "metrics.jsonl"))
         self.scores = validation_scores(recorded)
         self.pace: float | None = None  # seconds of a round without compilation, once one was taken
 
@@ -137,13 +137,13 @@ class _Loop:
                     self._block()
                     stopped = anyone(asked()) and not self._ended()
         except KeyboardInterrupt:
-            if several():  # the others are elsewhere, and none can save alone
+            if is_distributed():  # the others are elsewhere, and none can save alone
                 raise Interrupted(str(self.folder)) from None
             stopped = True
         if stopped:
             self._save_what_is_done()
             raise Interrupted(str(self.folder))
-        return told(lambda: summarize(self.experiment, self.folder, self.state))
+        return broadcast_from_first(lambda: summarize(self.experiment, self.folder, self.state))
 
     def _evaluate_start(self) -> None:
         """The line of round 0, if it is asked for: it is neither scored nor kept as the best."""
@@ -160,7 +160,7 @@ class _Loop:
 
     def _block(self) -> None:
         """Rounds in one compiled call, up to the next that something is due after."""
-        count = told(self._rounds_at_once)
+        count = broadcast_from_first(self._rounds_at_once)
         with self.parts.of("train"):
             self.state, sums = self.experiment.simulator.rounds(self.state, count)
             sums = jax.tree.map(np.asarray, sums)  # waits for the rounds
@@ -168,7 +168,7 @@ class _Loop:
         taken = self.taken + count
         if self._due(taken, self.experiment.evaluation.every):
             numbers = new[-1]["evaluation"] = self._evaluated(taken)
-            self.scores.append(told(lambda: score(numbers)))
+            self.scores.append(broadcast_from_first(lambda: score(numbers)))
             self.state = keep_best(self.state, self.scores[-1])
         self._note(new)
         if self.tick is not None:

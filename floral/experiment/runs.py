@@ -27,13 +27,13 @@ from floral.experiment.intact import read_summary
 from floral.experiment.load import load_run, naming_what_moved
 from floral.experiment.lock import Locks
 from floral.experiment.prepare import build_all, source_of
-from floral.experiment.processes import check_devices, is_first, told
 from floral.experiment.progress import Progress, Silent
 from floral.experiment.report import write_report
 from floral.experiment.restarts import tried
 from floral.experiment.run import Interrupted, run_method
 from floral.experiment.tables import headline_table
 from floral.experiment.walks import remembered
+from floral.processes.agreement import broadcast_from_first, check_devices, is_first
 from floral.simulate.probe import Timings
 from floral.text_table import aligned
 
@@ -106,12 +106,14 @@ def run(
     experiments = {name: built[name]._replace(config=configs[name]) for name in built}
     stem = "run" if isinstance(config, Mapping) else Path(config).stem
     with Locks() as locks:
-        made = told(lambda: record.new_folder(Path(out), stem if name is None else name))
+        made = broadcast_from_first(
+            lambda: record.new_folder(Path(out), stem if name is None else name)
+        )
         folder = made[-1]
         folders = method_folders(folder, resolved)
         with leaving_in_order(folder, folders, made):
             said = [*overrides, *(f"{place}={value!r}" for place, value in settings.items())]
-            told(lambda: begin(folder, resolved, said, locks))
+            broadcast_from_first(lambda: begin(folder, resolved, said, locks))
             return _go_on(folder, folders, experiments, progress, locks)
 
 
@@ -141,7 +143,7 @@ def resume(
     overrides = (*overrides, *(() if rounds is None else (f"rounds={rounds}",)))
     progress = _of_the_first(progress)
     with Locks() as locks:
-        resolved, finished = told(lambda: found(folder, overrides, locks))
+        resolved, finished = broadcast_from_first(lambda: found(folder, overrides, locks))
         folders = method_folders(folder, resolved)
         timings = _noting(walks, progress)
         with naming_what_moved(folder, resolved):
@@ -149,7 +151,7 @@ def resume(
                 resolved, folder=folder, begun=folders, finished=finished, timings=timings
             )
         with leaving_in_order(folder, folders):
-            told(lambda: reopen(folder, resolved, overrides))
+            broadcast_from_first(lambda: reopen(folder, resolved, overrides))
             return _go_on(folder, folders, experiments, progress, locks, resumed=True)
 
 
@@ -183,10 +185,10 @@ def _go_on(
                     if resumed and begun is None and place.is_dir() and "chosen" in trials:
                         progress.note(f"{name}: nothing was saved yet; it starts from round 1")
                     _run_one(name, experiments[name], place, folder, progress, locks)
-                summaries[name] = told(lambda place=place: read_summary(place))
+                summaries[name] = broadcast_from_first(lambda place=place: read_summary(place))
     except KeyboardInterrupt:
         raise Interrupted(str(folder)) from None
-    report, figure = told(lambda: write_report(folder, summaries, folders))
+    report, figure = broadcast_from_first(lambda: write_report(folder, summaries, folders))
     return Result(folder, dict(folders), summaries, figure, report)
 
 
@@ -198,8 +200,8 @@ def _run_one(
     progress: Progress,
     locks: Locks,
 ) -> None:
-    told(lambda: make_own(place, experiment, folder, locks))
-    begun = told(lambda: checkpoint.latest_round(place / "checkpoints"))
+    broadcast_from_first(lambda: make_own(place, experiment, folder, locks))
+    begun = broadcast_from_first(lambda: checkpoint.latest_round(place / "checkpoints"))
     source = None if begun else source_of(experiment, folder)
     progress.start(name, experiment, begun or 0)
     summary = run_method(

@@ -19,8 +19,8 @@ from jax.core import Tracer
 
 from floral import check
 from floral.errors import DataError, SpecError
-from floral.experiment.files import touching
 from floral.experiment.yaml_file import write_atomically
+from floral.files import touching
 from floral.typing import FilePath, PyTree
 
 __all__ = ["load", "save"]

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
 
-from floral.experiment.files import FileError
-from floral.experiment.processes import by_the_first, told
 from floral.experiment.yaml_file import write_atomically
+from floral.files import FileError
+from floral.processes.agreement import broadcast_from_first, on_first_process
 from floral.simulate.probe import Probe, Timings
 
 __all__ = ["recalled", "remembered", "said"]
@@ -48,7 +48,7 @@ def remembered(path: str | PathLike[str] | None, say: Say) -> Timings:
         seconds = probe.measure()
         say(f"walk: {said(seconds)}")
         if file is not None:
-            by_the_first(_note)(file, probe.program, seconds, say)
+            on_first_process(_note)(file, probe.program, seconds, say)
         return seconds
 
     return timings
@@ -68,7 +68,11 @@ def said(seconds: Mapping[int, float]) -> str:
 
 
 def _known(path: Path | None, probe: Probe, say: Say) -> Mapping[int, float]:
-    return {} if path is None else told(lambda: _read(path, say).get(probe.program, {}))
+    return (
+        {}
+        if path is None
+        else broadcast_from_first(lambda: _read(path, say).get(probe.program, {}))
+    )
 
 
 def _read(path: Path, say: Say) -> dict[str, dict[int, float]]:

@@ -18,8 +18,8 @@ import yaml
 
 from floral.errors import ConfigError
 from floral.experiment import packaged
-from floral.experiment.files import touching
 from floral.experiment.merge import merge
+from floral.files import touching
 
 __all__ = ["dump", "load", "read_value", "write_atomically"]
 

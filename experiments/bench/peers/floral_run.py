@@ -1,7 +1,8 @@
 """The task in this toolkit, as a user would run it: a model, an algorithm, a simulator.
 
-Set-up before JAX starts is that of the command line (``floral.startup``), less the compilation
-cache, so that the first round is a cold one; ``--warm`` keeps compilations in a folder of its own.
+JAX is set up as the command line does it (``floral.processes.startup``), but without the
+compilation cache, so that the first round is a cold one; ``--warm`` keeps compilations in a folder
+of its own.
 """
 
 import argparse
@@ -72,7 +73,7 @@ if __name__ == "__main__":
     sys.argv[1:] = others
     SHUFFLE = mine.shuffle
     settings = pinned()
-    from floral.startup import prepare_jax
+    from floral.processes.startup import prepare_jax
 
     os.environ["JAX_COMPILATION_CACHE_DIR"] = "" if mine.warm is None else str(mine.warm)
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"

@@ -14,8 +14,8 @@ import pytest
 import floral
 from floral.errors import ConfigError, FloralError
 from floral.experiment import run as loop
-from floral.experiment.files import FileError, in_words
 from floral.experiment.yaml_file import dump, write_atomically
+from floral.files import FileError, in_words
 
 
 @pytest.fixture(autouse=True)

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from floral.errors import ConfigError, FloralError
-from floral.experiment.files import sentence
-from floral.startup import prepare_jax, usable_cores
+from floral.files import sentence
+from floral.processes.startup import prepare_jax, usable_cores
 
 __all__ = ["LAUNCH", "child_environment", "how_it_ended", "launch", "leave", "tell_launcher"]
 

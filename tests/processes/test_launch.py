@@ -19,8 +19,8 @@ import pytest
 
 from floral.errors import ConfigError
 from floral.experiment import checkpoint
-from floral.launch import child_environment, how_it_ended, launch
-from floral.startup import partners
+from floral.processes.launch import child_environment, how_it_ended, launch
+from floral.processes.startup import partners
 
 SECONDS = 300  # what shows no sign of life by then never will
 
@@ -417,7 +417,7 @@ def test_processes_that_slurm_has_started_join(shell, pair):
 READS = """
 import os, sys
 import jax, numpy as np
-from floral.startup import join_processes, partners
+from floral.processes.startup import join_processes, partners
 join_processes(partners(os.environ), launched=False)
 from floral import data
 from floral.data.lazy import LazyArray

@@ -15,7 +15,14 @@ import numpy as np
 
 from floral.errors import ConfigError, FloralError
 
-__all__ = ["anyone", "by_the_first", "check_devices", "is_first", "several", "told"]
+__all__ = [
+    "anyone",
+    "broadcast_from_first",
+    "check_devices",
+    "is_distributed",
+    "is_first",
+    "on_first_process",
+]
 
 _ROOM = 1024  # bytes of the smallest message: few sizes are few compilations
 
@@ -37,7 +44,7 @@ def check_devices() -> None:
         raise ConfigError(f"JAX finds no device here: {reason}") from error
 
 
-def several() -> bool:
+def is_distributed() -> bool:
     """Whether this process is one of several."""
     return jax.process_count() > 1
 
@@ -47,7 +54,7 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def by_the_first(write: Callable[P, None]) -> Callable[P, None]:
+def on_first_process(write: Callable[P, None]) -> Callable[P, None]:
     """``write``, done by process 0 and left out by the others."""
 
     @functools.wraps(write)
@@ -58,7 +65,7 @@ def by_the_first(write: Callable[P, None]) -> Callable[P, None]:
     return first_writes
 
 
-def told(make: Callable[[], T]) -> T:
+def broadcast_from_first(make: Callable[[], T]) -> T:
     """What process 0 makes, on every process; they wait for it.
 
     Args:
@@ -67,7 +74,7 @@ def told(make: Callable[[], T]) -> T:
     Raises:
       FloralError: on all of them, if process 0 is refused.
     """
-    if not several():
+    if not is_distributed():
         return make()
     message = b""
     if is_first():
@@ -83,7 +90,7 @@ def told(make: Callable[[], T]) -> T:
 
 def anyone(wish: bool) -> bool:
     """Whether any process wishes it; all ask at the same point."""
-    if not several():
+    if not is_distributed():
         return wish
     from jax.experimental.multihost_utils import process_allgather
 

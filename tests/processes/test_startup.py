@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from floral.startup import prepare_jax
+from floral.processes.startup import prepare_jax
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,8 @@ def test_the_cache_follows_the_users_cache_folder():
 
 def test_jax_starts_with_as_many_devices_as_it_is_told():
     program = (
-        "import os; from floral.startup import prepare_jax; prepare_jax(os.environ, cores=3);"
+        "import os; from floral.processes.startup import prepare_jax;"
+        "prepare_jax(os.environ, cores=3);"
         "import jax; print(len(jax.devices()), jax.config.jax_compilation_cache_dir)"
     )
     clean = {

@@ -49,7 +49,7 @@ def touching(path: str | os.PathLike[str], verb: Literal["read", "write"]) -> It
       >>> with touching("no/such/folder/report.md", "write"):
       ...     open("no/such/folder/report.md", "w")
       Traceback (most recent call last):
-      floral.experiment.files.FileError: cannot write 'no/such/folder/report.md': there is no folder
+      floral.files.FileError: cannot write 'no/such/folder/report.md': there is no folder
       'no/such/folder'
     """
     try:

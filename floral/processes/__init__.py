@@ -1,0 +1,1 @@
+"""Several processes of one run: they are launched, join, and agree on what only the host knows."""
