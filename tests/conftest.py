@@ -20,7 +20,7 @@ import pytest
 from hypothesis import settings
 
 from floral import adaptors, algorithms, data, losses, metrics, mixtures, models, simulate
-from floral.experiment.yaml_file import dump
+from floral.config.reading.yaml_file import dump
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 2)  # as the command line has it on two cores

@@ -20,8 +20,8 @@ import pytest
 
 import floral
 from floral import algorithms, data, losses, mixtures, models, simulate
+from floral.config.reading.overrides import override
 from floral.errors import ConfigError, DataError, FloralError, SpecError
-from floral.experiment.overrides import override
 
 CONFIG = {
     "rounds": 2,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from floral.cli.parser import COMMANDS
-from floral.experiment.places import TOP_LEVEL
+from floral.config.areas import TOP_LEVEL
 
 CONFIG = """\
 rounds: 1
@@ -182,7 +182,7 @@ def test_the_schema_of_an_area_lists_its_kinds_and_settings(command, area):
 
 
 def test_every_setting_a_config_may_have_is_described():
-    from floral.experiment.places import AREAS, SCHEMA
+    from floral.config.areas import AREAS, SCHEMA
 
     for area in AREAS:
         for kind in SCHEMA.kinds(area):

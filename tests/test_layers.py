@@ -37,6 +37,7 @@ LAYERS = (
     {"algorithms", "uplink"},
     {"simulate"},
     {"processes"},
+    {"config"},
     {"experiment"},
     {"cli", "__init__", "__main__"},
 )
@@ -122,7 +123,7 @@ def test_only_the_edge_reads_yaml():
     readers = {
         area(path) for path in MODULES for _, name in imported(parsed(path)) if name == "yaml"
     }
-    assert readers == {"experiment"}
+    assert readers == {"config"}
 
 
 def loaded(code, names):

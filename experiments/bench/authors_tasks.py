@@ -27,8 +27,8 @@ def tasks() -> dict[str, Any]:
     import numpy as np
 
     import floral as fl
-    from floral.experiment.build import build
-    from floral.experiment.config import methods, read
+    from floral.config.build import build
+    from floral.config.reading.resolve import methods, read
 
     made: dict[str, Any] = {}
     for name in ("linear", "mlp"):

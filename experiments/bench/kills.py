@@ -26,8 +26,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from floral.config.reading.yaml_file import dump
 from floral.experiment.environment import checkout_commit
-from floral.experiment.yaml_file import dump
 from floral.text_table import markdown
 
 _ROUNDS = 96

@@ -27,8 +27,8 @@ import scaling
 import table
 import where
 
+from floral.config.reading.yaml_file import write_atomically
 from floral.experiment.record import read_json
-from floral.experiment.yaml_file import write_atomically
 from floral.text_table import markdown
 
 __all__ = ["KEPT", "results"]

@@ -16,8 +16,8 @@ from typing import Any
 import jax
 from provenance import digest, made_here
 
+from floral.config.reading.yaml_file import write_atomically
 from floral.experiment.record import read_json
-from floral.experiment.yaml_file import write_atomically
 from floral.processes.startup import cache_folder
 
 __all__ = ["FOLDER", "kept", "measured", "run"]

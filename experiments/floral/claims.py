@@ -27,8 +27,8 @@ import late_group
 from kept import read_cells
 from provenance import cells_in, traceable
 
+from floral.config.reading.yaml_file import write_atomically
 from floral.experiment.record import read_json
-from floral.experiment.yaml_file import write_atomically
 from floral.metrics import between_seeds, over_seeds
 from floral.text_table import markdown
 

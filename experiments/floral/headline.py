@@ -23,8 +23,8 @@ from kept import keep, read_cells
 from provenance import made_by_run
 from table import spread
 
+from floral.config.reading.yaml_file import load, write_atomically
 from floral.experiment.record import read_json, read_lines
-from floral.experiment.yaml_file import load, write_atomically
 from floral.text_table import markdown
 
 __all__ = ["METHODS", "collect", "config_head", "readme_table"]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from cells import Cells
 
+from floral.config.reading.yaml_file import write_atomically
 from floral.experiment.record import read_json
-from floral.experiment.yaml_file import write_atomically
 
 __all__ = ["joined", "keep", "read_cells"]
 

@@ -27,9 +27,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from floral.config.reading.yaml_file import load
 from floral.experiment.environment import checkout_commit
 from floral.experiment.record import read_json
-from floral.experiment.yaml_file import load
 from floral.text_table import markdown
 
 __all__ = ["cells_in", "digest", "legend", "made_by_run", "made_here", "marks", "traceable"]

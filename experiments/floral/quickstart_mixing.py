@@ -21,7 +21,7 @@ import jax
 from faults import text
 
 import floral as fl
-from floral.experiment.config import read
+from floral.config.reading.resolve import read
 from floral.text_table import markdown
 
 __all__ = ["CANDIDATES", "CONFIG", "chosen"]

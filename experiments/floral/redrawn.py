@@ -21,10 +21,10 @@ import numpy as np
 from table import spread
 
 import floral as fl
-from floral.experiment import places
-from floral.experiment.build import Experiment, build, build_dataset
-from floral.experiment.config import methods, read
-from floral.experiment.places import SCHEMA
+from floral.config import areas as places
+from floral.config.areas import SCHEMA
+from floral.config.build import Experiment, build, build_dataset
+from floral.config.reading.resolve import methods, read
 from floral.text_table import markdown
 
 __all__ = ["accuracies", "next_images"]

@@ -21,9 +21,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from floral.config.build import Experiment, build
+from floral.config.reading.resolve import methods, read
 from floral.data import FederatedDataset
-from floral.experiment.build import Experiment, build
-from floral.experiment.config import methods, read
 from floral.text_table import markdown
 
 __all__ = ["built", "reference", "toolkit"]

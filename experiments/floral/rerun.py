@@ -29,8 +29,8 @@ from kept import keep, read_cells
 from provenance import digest, traceable
 
 import floral
+from floral.config.reading.resolve import methods, read
 from floral.experiment import seeds
-from floral.experiment.config import methods, read
 from floral.experiment.history import CHOICES
 from floral.experiment.record import read_json, read_lines
 

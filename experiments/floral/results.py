@@ -20,9 +20,9 @@ from prose import filled
 from provenance import legend, marks
 from table import beside, table
 
+from floral.config.reading.yaml_file import write_atomically
 from floral.errors import ConfigError
 from floral.experiment.record import read_json
-from floral.experiment.yaml_file import write_atomically
 
 __all__ = ["results"]
 

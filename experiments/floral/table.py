@@ -29,11 +29,11 @@ from typing import Any
 
 from cells import Cells, Seeds, accuracies, collect
 
+from floral.config.reading.yaml_file import write_atomically
 from floral.errors import ConfigError
 from floral.experiment.comparison import probability
 from floral.experiment.history import CHOICES
 from floral.experiment.record import read_json
-from floral.experiment.yaml_file import write_atomically
 from floral.metrics import between_seeds, over_seeds, welch
 from floral.text_table import markdown
 

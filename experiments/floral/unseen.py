@@ -39,10 +39,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from floral.experiment.build import build
-from floral.experiment.config import methods, read
+from floral.config.build import build
+from floral.config.reading.resolve import methods, read
+from floral.config.reading.yaml_file import write_atomically
 from floral.experiment.plot import PALETTE, save_figure
-from floral.experiment.yaml_file import write_atomically
 from floral.processes.startup import cache_folder
 from floral.simulate import personalization
 

@@ -8,7 +8,7 @@ __all__ = ["check", "describe", "new", "plan", "schema"]
 
 
 def _built(arguments: argparse.Namespace):
-    from floral.experiment.config import read
+    from floral.config.reading.resolve import read
     from floral.experiment.prepare import build_all
     from floral.experiment.walks import recalled
 
@@ -52,7 +52,7 @@ def new(arguments: argparse.Namespace) -> int:
     import textwrap
     from pathlib import Path
 
-    from floral.experiment import packaged
+    from floral.config.reading import packaged
 
     if arguments.file is None:
         said = packaged.summaries()
@@ -73,8 +73,8 @@ def schema(arguments: argparse.Namespace) -> int:
     import json
 
     from floral import check
-    from floral.experiment import places
-    from floral.experiment.describe import config_schema, listing
+    from floral.config import areas as places
+    from floral.config.describe import config_schema, listing
 
     if arguments.area is None:
         print(json.dumps(config_schema(places.SCHEMA, places.EXPERIMENT), indent=2))

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from floral.experiment.build import Experiment
+from floral.config.build import Experiment
 
 __all__ = ["Facts", "advice_for", "advised", "facts_of", "missing_splits", "told_non_finite"]
 

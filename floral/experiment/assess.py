@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from floral import mixtures
-from floral.experiment.build import Experiment
+from floral.config.build import Experiment
 from floral.experiment.diagnostics import averaging_numbers, diagnosed
 from floral.metrics import gini, worst_share
 from floral.simulate import SimulationState, personalization

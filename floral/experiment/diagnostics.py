@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from floral import mixtures
-from floral.experiment.build import Experiment
+from floral.config.build import Experiment
 from floral.simulate import SimulationState, Variances
 
 __all__ = ["averaging_numbers", "diagnosed"]

@@ -14,9 +14,9 @@ from typing import Any
 
 import jax
 
+from floral.config.build import Experiment
+from floral.config.reading.file_paths import without_paths
 from floral.errors import ConfigError, DataError
-from floral.experiment.build import Experiment
-from floral.experiment.config_files import without_paths
 from floral.experiment.provenance import commit_of
 from floral.processes.agreement import anyone, broadcast_from_first, is_distributed
 

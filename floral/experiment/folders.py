@@ -7,18 +7,18 @@ from typing import Any
 
 import jax
 
+from floral.config.build import Experiment
+from floral.config.reading.file_paths import path_places, with_absolute_paths
+from floral.config.reading.overrides import parse
+from floral.config.reading.resolve import methods
+from floral.config.reading.yaml_file import dump, write_atomically
 from floral.errors import ConfigError
 from floral.experiment import checkpoint, record
-from floral.experiment.build import Experiment
-from floral.experiment.config import methods
-from floral.experiment.config_files import path_places, with_absolute_paths
 from floral.experiment.environment import check_config
 from floral.experiment.intact import check_intact, read_environment, read_summary
 from floral.experiment.load import check_run_folder, saved_config
 from floral.experiment.lock import Locks
-from floral.experiment.overrides import parse
 from floral.experiment.provenance import described_command
-from floral.experiment.yaml_file import dump, write_atomically
 from floral.files import FileError, file_error, touching
 from floral.processes.agreement import is_first
 

@@ -11,15 +11,15 @@ import jax
 
 from floral import check
 from floral.check import did_you_mean
+from floral.config.build import Experiment, build
+from floral.config.reading.file_paths import path_places, value_at
+from floral.config.reading.resolve import methods, read
+from floral.config.reading.yaml_file import load
 from floral.errors import ConfigError, FloralError
 from floral.experiment import checkpoint, record
-from floral.experiment.build import Experiment, build
-from floral.experiment.config import methods, read
-from floral.experiment.config_files import path_places, value_at
 from floral.experiment.environment import check_data
 from floral.experiment.intact import read_environment
 from floral.experiment.state import start_state
-from floral.experiment.yaml_file import load
 from floral.simulate import SimulationState
 
 __all__ = [

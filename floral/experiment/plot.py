@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from floral.config.reading.yaml_file import write_atomically
 from floral.errors import ConfigError
-from floral.experiment.yaml_file import write_atomically
 
 __all__ = [
     "FORMATS",

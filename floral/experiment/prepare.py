@@ -7,10 +7,10 @@ from typing import Any
 import jax
 
 from floral.check import did_you_mean
+from floral.config.build import Experiment, build
+from floral.config.reading.resolve import methods
 from floral.errors import ConfigError, FloralError
 from floral.experiment import checkpoint
-from floral.experiment.build import Experiment, build
-from floral.experiment.config import methods
 from floral.experiment.load import load_run, saved_chunk, start_folder
 from floral.experiment.state import start_state
 from floral.simulate.probe import Timings, untimed

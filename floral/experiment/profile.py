@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import jax
 
-from floral.experiment.build import Experiment
+from floral.config.build import Experiment
 from floral.experiment.progress import Progress
 
 __all__ = ["Profiled"]

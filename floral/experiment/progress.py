@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from floral.experiment.build import Experiment
+from floral.config.build import Experiment
 
 __all__ = ["Console", "Pace", "Progress", "Silent"]
 

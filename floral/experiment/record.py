@@ -27,8 +27,8 @@ from typing import Any
 
 import numpy as np
 
+from floral.config.reading.yaml_file import write_atomically
 from floral.errors import ConfigError
-from floral.experiment.yaml_file import write_atomically
 from floral.files import in_words, touching
 from floral.processes.agreement import on_first_process
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from floral.config.reading.yaml_file import load, write_atomically
 from floral.experiment.advice import advised, told_non_finite
 from floral.experiment.glossary import glossary
 from floral.experiment.history import mismatch_decay
@@ -20,7 +21,6 @@ from floral.experiment.tables import (
     split_of,
     tested,
 )
-from floral.experiment.yaml_file import load, write_atomically
 from floral.text_table import markdown
 
 __all__ = ["ordered_mixtures", "write_report"]

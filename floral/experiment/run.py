@@ -11,11 +11,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from floral.config.build import Experiment
+from floral.config.early_stopping import has_stopped
 from floral.experiment import checkpoint, record
 from floral.experiment.assess import assess, score
-from floral.experiment.build import Experiment
 from floral.experiment.clocks import Clocks
-from floral.experiment.early_stopping import has_stopped
 from floral.experiment.environment import (
     check_alike,
     check_config,

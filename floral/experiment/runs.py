@@ -10,11 +10,11 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from floral.config.build import Experiment
+from floral.config.reading.file_paths import with_absolute_paths
+from floral.config.reading.resolve import methods, read
 from floral.display import as_html
 from floral.experiment import checkpoint, record
-from floral.experiment.build import Experiment
-from floral.experiment.config import methods, read
-from floral.experiment.config_files import with_absolute_paths
 from floral.experiment.folders import (
     begin,
     found,

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from floral.config.reading.yaml_file import load
 from floral.experiment.intact import finished_lines
 from floral.experiment.plot import axis_label, line_styles, rounds_before, scaled
 from floral.experiment.seeds import Tasks
-from floral.experiment.yaml_file import load
 
 __all__ = ["SeedCurve", "seed_curves", "seeds_figure"]
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from floral import check
+from floral.config.reading.resolve import main_method
+from floral.config.reading.yaml_file import load
 from floral.errors import ConfigError
-from floral.experiment.config import main_method
 from floral.experiment.history import CHOICES
 from floral.experiment.intact import finished_lines, read_summary
-from floral.experiment.yaml_file import load
 
 __all__ = ["Ended", "Tasks", "but_seed", "collect", "unfinished"]
 

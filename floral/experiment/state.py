@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from floral import check
+from floral.config.build import Experiment
 from floral.errors import ConfigError
-from floral.experiment.build import Experiment
 from floral.simulate import SimulationState, start_key
 from floral.simulate.table import copy_table, is_current, on_host
 from floral.typing import PyTree

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from floral.config.build import Experiment
+from floral.config.early_stopping import stopped_line
 from floral.experiment import record
 from floral.experiment.advice import advice_for, facts_of
-from floral.experiment.build import Experiment
-from floral.experiment.early_stopping import stopped_line
 from floral.experiment.restarts import tried
 from floral.simulate import SimulationState
 

@@ -18,8 +18,8 @@ import numpy as np
 from jax.core import Tracer
 
 from floral import check
+from floral.config.reading.yaml_file import write_atomically
 from floral.errors import DataError, SpecError
-from floral.experiment.yaml_file import write_atomically
 from floral.files import touching
 from floral.typing import FilePath, PyTree
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
 
-from floral.experiment.yaml_file import write_atomically
+from floral.config.reading.yaml_file import write_atomically
 from floral.files import FileError
 from floral.processes.agreement import broadcast_from_first, on_first_process
 from floral.simulate.probe import Probe, Timings

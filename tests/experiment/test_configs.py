@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 import floral
-from floral.experiment import places
-from floral.experiment.build import build_dataset
-from floral.experiment.config import methods, read
+from floral.config import areas as places
+from floral.config.build import build_dataset
+from floral.config.reading.resolve import methods, read
+from floral.config.reading.yaml_file import read_value
+from floral.config.schema.arguments import Schema
 from floral.experiment.prepare import build_all
-from floral.experiment.schema import Schema
-from floral.experiment.yaml_file import read_value
 
 FOLDER = Path(__file__).parents[2] / "configs"
 CONFIGS = {str(path.relative_to(FOLDER)): path for path in sorted(FOLDER.rglob("*.yaml"))}
@@ -38,7 +38,7 @@ def read_once():
     """MNIST's 70,000 images are read once, not anew for every config of them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(floral.data, "mnist", functools.cache(floral.data.mnist))
-        patch.setattr("floral.experiment.build.SCHEMA", Schema(places._BY_TYPE))
+        patch.setattr("floral.config.build.SCHEMA", Schema(places._BY_TYPE))
         yield
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import floral
+from floral.config.build import build
+from floral.config.reading.resolve import methods, read
 from floral.experiment.assess import assess
-from floral.experiment.build import build
-from floral.experiment.config import methods, read
 from floral.experiment.run import Interrupted
 from floral.experiment.state import start_state
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from floral.config.reading.merge import merge
+from floral.config.reading.overrides import Override, override, parse
 from floral.errors import ConfigError
-from floral.experiment.merge import merge
-from floral.experiment.overrides import Override, override, parse
 
 CONFIG = {
     "seed": 0,

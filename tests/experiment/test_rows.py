@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import floral
+from floral.config.build import build
+from floral.config.reading.resolve import methods, read
 from floral.errors import ConfigError
 from floral.experiment import checkpoint, rows
-from floral.experiment.build import build
-from floral.experiment.config import methods, read
 from floral.experiment.inspect import planned, trace
 from floral.experiment.prepare import build_all
 from floral.experiment.run import Interrupted

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from floral.config.describe import json_schema, listing
+from floral.config.schema.annotations import field_type
+from floral.config.schema.arguments import Area, Schema, Section
+from floral.config.schema.signature import argument_descriptions, exported, parameters
 from floral.errors import ConfigError, SpecError
-from floral.experiment.annotations import field_type
-from floral.experiment.describe import json_schema, listing
-from floral.experiment.schema import Area, Schema, Section
-from floral.experiment.signature import argument_descriptions, exported, parameters
 
 BUILT_IN_PYTHON = object()
 
@@ -496,7 +496,7 @@ def test_two_areas_of_one_name_are_refused():
 
 def test_reading_configs_does_not_import_jax():
     program = (
-        "import sys, floral.experiment.describe, floral.experiment.overrides\n"
+        "import sys, floral.config.describe, floral.config.reading.overrides\n"
         "assert 'jax' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

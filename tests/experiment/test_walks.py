@@ -6,8 +6,8 @@ import os
 import pytest
 
 import floral
+from floral.config.reading.resolve import read
 from floral.experiment import walks
-from floral.experiment.config import read
 from floral.experiment.prepare import build_all
 from floral.experiment.progress import Silent
 from floral.simulate.probe import Probe

@@ -7,8 +7,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from floral.config.reading.yaml_file import dump, load, read_value, write_atomically
 from floral.errors import ConfigError
-from floral.experiment.yaml_file import dump, load, read_value, write_atomically
 
 
 def write(folder, **files):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from floral.experiment.yaml_file import load
+from floral.config.reading.yaml_file import load
 
 FOLDER = Path(__file__).parents[2] / "experiments/floral"
 

@@ -17,12 +17,12 @@ from yaml.representer import RepresenterError
 
 import floral as fl
 from floral.cli import main
+from floral.config import areas as places
+from floral.config.areas import SCHEMA
+from floral.config.reading.resolve import methods, read
+from floral.config.reading.yaml_file import dump
 from floral.errors import FloralError
-from floral.experiment import places
-from floral.experiment.config import methods, read
-from floral.experiment.places import SCHEMA
 from floral.experiment.prepare import build_all
-from floral.experiment.yaml_file import dump
 
 SMALL = {
     "rounds": 1,

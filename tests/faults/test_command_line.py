@@ -9,13 +9,14 @@ import pandas
 import pytest
 
 import floral
+from floral.config import areas as places
+from floral.config.areas import SCHEMA
+from floral.config.build import build
+from floral.config.reading import packaged
+from floral.config.reading.resolve import methods, read
+from floral.config.reading.yaml_file import load, read_value
 from floral.errors import ConfigError
-from floral.experiment import packaged, places
-from floral.experiment.build import build
-from floral.experiment.config import methods, read
-from floral.experiment.places import SCHEMA
 from floral.experiment.skew import label_skew
-from floral.experiment.yaml_file import load, read_value
 
 CONFIG = """\
 rounds: 1

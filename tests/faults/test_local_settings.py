@@ -2,9 +2,9 @@
 
 import pytest
 
+from floral.config import areas as places
+from floral.config.areas import SCHEMA
 from floral.errors import ConfigError
-from floral.experiment import places
-from floral.experiment.places import SCHEMA
 
 SGD = {"kind": "sgd", "learning_rate": 0.1}
 COSINE = {"kind": "cosine", "rounds": 10}

@@ -2,10 +2,10 @@
 
 import pytest
 
+from floral.config.reading.resolve import methods, read
+from floral.config.reading.yaml_file import read_value
 from floral.errors import ConfigError
-from floral.experiment.config import methods, read
 from floral.experiment.intact import read_environment
-from floral.experiment.yaml_file import read_value
 
 SMALL = {
     "rounds": 1,

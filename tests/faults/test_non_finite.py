@@ -7,8 +7,8 @@ import optax
 import pytest
 
 from floral import data, simulate
+from floral.config.areas import SCHEMA, UPLINK
 from floral.errors import SpecError
-from floral.experiment.places import SCHEMA, UPLINK
 from floral.uplink import uplink
 
 

@@ -9,9 +9,9 @@ import pytest
 
 import floral
 from floral import metrics
+from floral.config.build import build
+from floral.config.reading.resolve import methods, read
 from floral.errors import FloralError
-from floral.experiment.build import build
-from floral.experiment.config import methods, read
 
 CONFIG = {
     "rounds": 1,

@@ -12,9 +12,9 @@ import optax
 import pytest
 
 import floral as fl
+from floral.config.build import build
+from floral.config.reading.resolve import methods, read
 from floral.errors import SpecError
-from floral.experiment.build import build
-from floral.experiment.config import methods, read
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(7, 4)).astype(np.float32)

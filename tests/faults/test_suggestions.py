@@ -10,9 +10,9 @@ import floral as fl
 from floral import tree
 from floral.adaptors import Rule, additive, low_rank, make_plan
 from floral.adaptors.suggest import suggested_rules
+from floral.config import areas as places
+from floral.config.areas import SCHEMA
 from floral.errors import ConfigError, SpecError
-from floral.experiment import places
-from floral.experiment.places import SCHEMA
 
 PARAMS = {
     "params": {

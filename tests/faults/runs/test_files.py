@@ -12,9 +12,9 @@ import jax
 import pytest
 
 import floral
+from floral.config.reading.yaml_file import dump, write_atomically
 from floral.errors import ConfigError, FloralError
 from floral.experiment import run as loop
-from floral.experiment.yaml_file import dump, write_atomically
 from floral.files import FileError, in_words
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import floral
+from floral.config.reading.file_paths import path_places, with_absolute_paths
+from floral.config.reading.resolve import read
+from floral.config.reading.yaml_file import load
 from floral.errors import ConfigError, DataError
-from floral.experiment.config import read
-from floral.experiment.config_files import path_places, with_absolute_paths
-from floral.experiment.yaml_file import load
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ import pytest
 
 import floral
 from floral.check import positive
+from floral.config.reading.plain import plain
+from floral.config.reading.resolve import read
+from floral.config.reading.yaml_file import dump, read_value
 from floral.errors import ConfigError, SpecError
-from floral.experiment.config import read
-from floral.experiment.plain import plain
-from floral.experiment.yaml_file import dump, read_value
 
 
 class Method(enum.Enum):

@@ -7,9 +7,9 @@ and it is laid over the config by the same rule as a file that extends another.
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from floral.config.reading.merge import merge
+from floral.config.reading.yaml_file import read_value
 from floral.errors import ConfigError
-from floral.experiment.merge import merge
-from floral.experiment.yaml_file import read_value
 
 __all__ = ["Override", "Setting", "keywords", "override", "parse"]
 

@@ -6,8 +6,8 @@ imported before an area is used.
 
 from importlib import import_module
 
-from floral.experiment.forms import Named, Place
-from floral.experiment.schema import Area, Schema, Section
+from floral.config.schema.arguments import Area, Schema, Section
+from floral.config.schema.forms import Named, Place
 
 __all__ = [
     "ADAPTOR",
@@ -50,7 +50,7 @@ def _local():
 def _adaptors():
     module = import_module("floral.adaptors")
     names = ("low_rank", "conv", "embedding", "additive")
-    wiring = import_module("floral.experiment.wiring")
+    wiring = import_module("floral.config.sections")
     return {**{name: getattr(module, name) for name in names}, "none": wiring.no_adaptor}
 
 
@@ -87,11 +87,9 @@ PARTITION = Area(
     ),
 )
 SHIFT = Area("shift", _from("floral.data", "none", "rotate", "label_shift", "permute", "noise"))
-DATA = Section("data", _one("floral.experiment.wiring", "population"))
+DATA = Section("data", _one("floral.config.sections", "population"))
 MODEL = Area("model", _from("floral.models", "mlp", "linear", "cnn", "vgg", "resnet", "vit"))
-ADAPTOR = Area(
-    "adaptor", _adaptors, extra=lambda: (import_module("floral.experiment.wiring").rule,)
-)
+ADAPTOR = Area("adaptor", _adaptors, extra=lambda: (import_module("floral.config.sections").rule,))
 MIXING = Area(
     "mixing",
     _from(
@@ -143,7 +141,7 @@ SCHEDULE = Area(
 )
 AUGMENT = Area("augment", _from("floral.data", "flip_crop"))
 LOCAL = Area(
-    "local", _local, extra=lambda: (import_module("floral.experiment.wiring").local_training,)
+    "local", _local, extra=lambda: (import_module("floral.config.sections").local_training,)
 )
 
 
@@ -176,11 +174,11 @@ REDUCER = Area(
 UPLINK = Section("uplink", _one("floral.uplink", "uplink"))
 COHORT = Area("cohort", _from("floral.simulate", "fixed", "full"))
 EXECUTION = Section("execution", _one("floral.simulate", "execution"))
-EVALUATE = Section("evaluate", _one("floral.experiment.wiring", "evaluation"))
-CHECKPOINT = Section("checkpoint", _one("floral.experiment.wiring", "checkpointing"))
-RESTARTS = Section("restarts", _one("floral.experiment.wiring", "restarts"))
-STOP = Section("stop", _one("floral.experiment.wiring", "stop"))
-EXPERIMENT = Section("experiment", _one("floral.experiment.wiring", "experiment"))
+EVALUATE = Section("evaluate", _one("floral.config.sections", "evaluation"))
+CHECKPOINT = Section("checkpoint", _one("floral.config.sections", "checkpointing"))
+RESTARTS = Section("restarts", _one("floral.config.sections", "restarts"))
+STOP = Section("stop", _one("floral.config.sections", "stop"))
+EXPERIMENT = Section("experiment", _one("floral.config.sections", "experiment"))
 
 _BY_TYPE: dict[str, Place] = {
     "Source": SOURCE,

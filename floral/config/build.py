@@ -7,21 +7,21 @@ from typing import Any, NamedTuple
 from floral.adaptors import AdaptedModel, Plan, adapted, make_plan
 from floral.adaptors.suggest import suggested_rules
 from floral.algorithms import FederatedAlgorithm
-from floral.data import FederatedDataset
-from floral.display import as_html
-from floral.errors import ConfigError
-from floral.experiment import places
-from floral.experiment.early_stopping import check_patience
-from floral.experiment.measures import (
+from floral.config import areas as places
+from floral.config.areas import SCHEMA
+from floral.config.early_stopping import check_patience
+from floral.config.measures import (
     check_one_number,
     loss_of,
     metrics_of,
     smaller_is_better,
 )
-from floral.experiment.places import SCHEMA
-from floral.experiment.schema import Call
-from floral.experiment.signature import takes_wiring
-from floral.experiment.wiring import Checkpointing, Evaluation, LocalTraining, Restarts, Stopping
+from floral.config.schema.arguments import Call
+from floral.config.schema.signature import takes_wiring
+from floral.config.sections import Checkpointing, Evaluation, LocalTraining, Restarts, Stopping
+from floral.data import FederatedDataset
+from floral.display import as_html
+from floral.errors import ConfigError
 from floral.mixtures import Mixing, softmax
 from floral.models import Model, augmented
 from floral.processes.agreement import check_devices

@@ -16,9 +16,9 @@ from typing import Any
 
 import yaml
 
+from floral.config.reading import packaged
+from floral.config.reading.merge import merge
 from floral.errors import ConfigError
-from floral.experiment import packaged
-from floral.experiment.merge import merge
 from floral.files import touching
 
 __all__ = ["dump", "load", "read_value", "write_atomically"]
@@ -135,7 +135,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The mapping in a file, laid over that of the file it ``extends``.
 
     ``extends`` names one file, relative to the file that says so, or a packaged config; the key
-    itself is gone from the result. `floral.experiment.merge.merge` says how it is laid over.
+    itself is gone from the result. `floral.config.reading.merge.merge` says how it is laid over.
 
     Args:
       path: a file, or the name of a packaged config, as ``quickstart``. A file comes first.

@@ -6,12 +6,12 @@ from os import PathLike
 from typing import Any
 
 from floral.check import brief, did_you_mean
+from floral.config.areas import EXPERIMENT, SCHEMA, TOP_LEVEL
+from floral.config.reading.merge import merge
+from floral.config.reading.overrides import Override, Setting, keywords, override, parse
+from floral.config.reading.plain import plain
+from floral.config.reading.yaml_file import load
 from floral.errors import ConfigError
-from floral.experiment.merge import merge
-from floral.experiment.overrides import Override, Setting, keywords, override, parse
-from floral.experiment.places import EXPERIMENT, SCHEMA, TOP_LEVEL
-from floral.experiment.plain import plain
-from floral.experiment.yaml_file import load
 
 __all__ = ["listed", "main_method", "methods", "read"]
 

@@ -11,10 +11,10 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import BeforeValidator, ValidationError, WithJsonSchema
 
+from floral.config.schema.annotations import FieldType, problem, show
+from floral.config.schema.forms import Area, Form, Named, Place, Section, imported, make_form
+from floral.config.schema.signature import Factory, takes_wiring
 from floral.errors import ConfigError, SpecError
-from floral.experiment.annotations import FieldType, problem, show
-from floral.experiment.forms import Area, Form, Named, Place, Section, imported, make_form
-from floral.experiment.signature import Factory, takes_wiring
 
 __all__ = ["Area", "Call", "Schema", "Section"]
 

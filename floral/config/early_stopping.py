@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from floral.config.sections import Stopping
 from floral.errors import ConfigError
-from floral.experiment.wiring import Stopping
 
 __all__ = ["check_patience", "has_stopped", "stopped_line"]
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from floral.experiment.annotations import show
-from floral.experiment.forms import Area, Form, Named, Place, Section
-from floral.experiment.schema import Schema
+from floral.config.schema.annotations import show
+from floral.config.schema.arguments import Schema
+from floral.config.schema.forms import Area, Form, Named, Place, Section
 
 __all__ = ["config_schema", "json_schema", "listing"]
 

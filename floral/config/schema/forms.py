@@ -12,9 +12,9 @@ from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
+from floral.config.schema.annotations import FieldType, field_type, problem, problems
+from floral.config.schema.signature import Factory, Parameter, parameters, summary
 from floral.errors import SpecError
-from floral.experiment.annotations import FieldType, field_type, problem, problems
-from floral.experiment.signature import Factory, Parameter, parameters, summary
 
 __all__ = ["UNSET", "Area", "Form", "Named", "Place", "Section", "imported", "make_form"]
 

@@ -8,11 +8,11 @@ from typing import Any, cast
 import jax
 
 from floral import losses
+from floral.config import areas as places
+from floral.config.areas import SCHEMA
+from floral.config.schema.signature import takes_wiring
 from floral.data import FederatedDataset
 from floral.errors import ConfigError, SpecError
-from floral.experiment import places
-from floral.experiment.places import SCHEMA
-from floral.experiment.signature import takes_wiring
 from floral.metrics import Metric, accuracy, from_per_example
 from floral.simulate.fit import as_metrics
 from floral.typing import Batch, Loss, PyTree

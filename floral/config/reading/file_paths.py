@@ -4,9 +4,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from floral.experiment.config import methods
-from floral.experiment.merge import merge
-from floral.experiment.places import EXPERIMENT, SCHEMA
+from floral.config.areas import EXPERIMENT, SCHEMA
+from floral.config.reading.merge import merge
+from floral.config.reading.resolve import methods
 
 __all__ = ["path_places", "value_at", "with_absolute_paths", "without_paths"]
 

@@ -1,0 +1,1 @@
+"""From files and command lines to one resolved mapping of plain values."""

@@ -1,0 +1,1 @@
+"""The signature is the schema: what a factory takes, checked, and said with exact errors."""
