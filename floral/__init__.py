@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     )
     from floral.experiment.comparison import compare
     from floral.experiment.runs import load_run, resume, run
-    from floral.experiment.tree_file import load, save
+    from floral.records.tree_file import load, save
 
 __all__ = [
     "adaptors",

@@ -38,6 +38,7 @@ LAYERS = (
     {"simulate"},
     {"processes"},
     {"config"},
+    {"records"},
     {"experiment"},
     {"cli", "__init__", "__main__"},
 )

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from floral.config.reading.yaml_file import dump
-from floral.experiment.environment import checkout_commit
+from floral.records.environment import checkout_commit
 from floral.text_table import markdown
 
 _ROUNDS = 96

@@ -28,7 +28,7 @@ import table
 import where
 
 from floral.config.reading.yaml_file import write_atomically
-from floral.experiment.record import read_json
+from floral.records.record import read_json
 from floral.text_table import markdown
 
 __all__ = ["KEPT", "results"]

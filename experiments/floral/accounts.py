@@ -20,8 +20,8 @@ from kept import read_cells
 from provenance import marks
 from table import FAR, spread
 
-from floral.experiment.record import read_json
 from floral.metrics import over_seeds, welch
+from floral.records.record import read_json
 from floral.text_table import markdown
 
 __all__ = ["ACCOUNTS", "Total", "accounts", "agreeing", "totals"]

@@ -32,7 +32,7 @@ from table import spread
 
 import floral as fl
 from floral.config.reading.yaml_file import load, write_atomically
-from floral.experiment.record import read_lines
+from floral.records.record import read_lines
 from floral.text_table import markdown
 
 CONFIG = Path(__file__).parents[2] / "configs/quickstart.yaml"

@@ -17,8 +17,8 @@ import jax
 from provenance import digest, made_here
 
 from floral.config.reading.yaml_file import write_atomically
-from floral.experiment.record import read_json
 from floral.processes.startup import cache_folder
+from floral.records.record import read_json
 
 __all__ = ["FOLDER", "kept", "measured", "run"]
 

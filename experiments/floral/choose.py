@@ -25,7 +25,7 @@ from provenance import digest
 from table import spread
 
 from floral.errors import ConfigError
-from floral.experiment.record import read_json, read_lines
+from floral.records.record import read_json, read_lines
 from floral.text_table import markdown
 
 __all__ = ["CHOSEN", "Choice", "Trained", "choose", "trained"]

@@ -28,8 +28,8 @@ from kept import read_cells
 from provenance import cells_in, traceable
 
 from floral.config.reading.yaml_file import write_atomically
-from floral.experiment.record import read_json
 from floral.metrics import between_seeds, over_seeds
+from floral.records.record import read_json
 from floral.text_table import markdown
 
 __all__ = ["CLAIMS", "Claim", "page"]

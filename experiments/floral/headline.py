@@ -24,7 +24,7 @@ from provenance import made_by_run
 from table import spread
 
 from floral.config.reading.yaml_file import load, write_atomically
-from floral.experiment.record import read_json, read_lines
+from floral.records.record import read_json, read_lines
 from floral.text_table import markdown
 
 __all__ = ["METHODS", "collect", "config_head", "readme_table"]

@@ -6,7 +6,7 @@ from pathlib import Path
 from cells import Cells
 
 from floral.config.reading.yaml_file import write_atomically
-from floral.experiment.record import read_json
+from floral.records.record import read_json
 
 __all__ = ["joined", "keep", "read_cells"]
 

@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from floral.config.reading.yaml_file import load
-from floral.experiment.environment import checkout_commit
-from floral.experiment.record import read_json
+from floral.records.environment import checkout_commit
+from floral.records.record import read_json
 from floral.text_table import markdown
 
 __all__ = ["cells_in", "digest", "legend", "made_by_run", "made_here", "marks", "traceable"]

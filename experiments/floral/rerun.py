@@ -31,8 +31,8 @@ from provenance import digest, traceable
 import floral
 from floral.config.reading.resolve import methods, read
 from floral.experiment import seeds
-from floral.experiment.history import CHOICES
-from floral.experiment.record import read_json, read_lines
+from floral.records.history import CHOICES
+from floral.records.record import read_json, read_lines
 
 __all__ = ["PLAN", "Batch", "Cell", "cells_of", "changed", "missing"]
 

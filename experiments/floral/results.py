@@ -22,7 +22,7 @@ from table import beside, table
 
 from floral.config.reading.yaml_file import write_atomically
 from floral.errors import ConfigError
-from floral.experiment.record import read_json
+from floral.records.record import read_json
 
 __all__ = ["results"]
 

@@ -10,7 +10,7 @@ __all__ = ["check", "describe", "new", "plan", "schema"]
 def _built(arguments: argparse.Namespace):
     from floral.config.reading.resolve import read
     from floral.experiment.prepare import build_all
-    from floral.experiment.walks import recalled
+    from floral.records.walks import recalled
 
     config = read(
         arguments.config,

@@ -67,10 +67,10 @@ def launch(arguments: argparse.Namespace) -> int:
 
 
 def _reported(work) -> int:
-    from floral.experiment.record import has_begun
     from floral.experiment.run import Interrupted
     from floral.experiment.screen import show_end
     from floral.processes.agreement import is_first
+    from floral.records.record import has_begun
 
     try:
         result = work()

@@ -11,7 +11,7 @@ from floral.experiment.diagnostics import averaging_numbers, diagnosed
 from floral.metrics import gini, worst_share
 from floral.simulate import SimulationState, personalization
 
-__all__ = ["assess", "score"]
+__all__ = ["assess"]
 
 
 def assess(
@@ -110,29 +110,6 @@ def _summary_of(
     worst = metric in experiment.smaller_is_better
     numbers = _summary(values[defined], examples[defined], largest_is_worst=worst)
     return numbers if defined.all() else {**numbers, "clients": int(defined.sum())}
-
-
-def score(numbers: dict[str, Any]) -> float | None:
-    """What the best round is chosen by, larger is better: validation accuracy, or minus the loss.
-
-    Args:
-      numbers: of an evaluation, by group.
-
-    Returns:
-      None without validation data: nothing else may choose. NaN, which is never best, where the
-      validation loss is not finite, whatever the accuracy: the model of some client is broken.
-
-    Example:
-      >>> score({"validation": {"accuracy": {"mean": 0.5}, "loss": {"mean": float("inf")}}})
-      nan
-    """
-    if "validation" not in numbers:
-        return None
-    validation = numbers["validation"]
-    loss = validation["loss"]["mean"]
-    if not math.isfinite(loss):
-        return math.nan
-    return validation["accuracy"]["mean"] if "accuracy" in validation else -loss
 
 
 def _summary(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from floral.adaptors import format_table, plan_table
 from floral.config.build import Experiment
 from floral.experiment.skew import label_skew
-from floral.experiment.state import start_state
+from floral.records.state import start_state
 from floral.text_table import aligned
 
 __all__ = ["described", "planned", "trace"]

@@ -10,9 +10,9 @@ from floral.check import did_you_mean
 from floral.config.build import Experiment, build
 from floral.config.reading.resolve import methods
 from floral.errors import ConfigError, FloralError
-from floral.experiment import checkpoint
-from floral.experiment.load import load_run, saved_chunk, start_folder
-from floral.experiment.state import start_state
+from floral.records import checkpoint
+from floral.records.load import load_run, saved_chunk, start_folder
+from floral.records.state import start_state
 from floral.simulate.probe import Timings, untimed
 from floral.typing import PyTree
 

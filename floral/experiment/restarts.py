@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from floral.config.build import Experiment
-from floral.experiment import record
-from floral.experiment.state import start_state
 from floral.processes.agreement import broadcast_from_first
+from floral.records import record
+from floral.records.state import start_state
 from floral.simulate import SimulationState, best_start
 from floral.typing import PyTree
 

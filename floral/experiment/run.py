@@ -13,23 +13,23 @@ import numpy as np
 
 from floral.config.build import Experiment
 from floral.config.early_stopping import has_stopped
-from floral.experiment import checkpoint, record
-from floral.experiment.assess import assess, score
+from floral.experiment.assess import assess
 from floral.experiment.clocks import Clocks
-from floral.experiment.environment import (
+from floral.experiment.restarts import chosen_start
+from floral.experiment.round_line import round_line
+from floral.experiment.stopping import heeding_signals
+from floral.experiment.summary import summarize
+from floral.processes.agreement import anyone, broadcast_from_first, is_distributed, is_first
+from floral.records import checkpoint, record
+from floral.records.environment import (
     check_alike,
     check_config,
     check_data,
     describe_environment,
 )
-from floral.experiment.history import validation_scores
-from floral.experiment.intact import read_environment
-from floral.experiment.restarts import chosen_start
-from floral.experiment.round_line import round_line
-from floral.experiment.state import is_whole, keep_best, start_state
-from floral.experiment.stopping import heeding_signals
-from floral.experiment.summary import summarize
-from floral.processes.agreement import anyone, broadcast_from_first, is_distributed, is_first
+from floral.records.history import score, validation_scores
+from floral.records.intact import read_environment
+from floral.records.state import is_whole, keep_best, start_state
 from floral.simulate import SimulationState
 from floral.typing import PyTree
 

@@ -8,8 +8,8 @@ from floral import check
 from floral.config.reading.resolve import main_method
 from floral.config.reading.yaml_file import load
 from floral.errors import ConfigError
-from floral.experiment.history import CHOICES
-from floral.experiment.intact import finished_lines, read_summary
+from floral.records.history import CHOICES
+from floral.records.intact import finished_lines, read_summary
 
 __all__ = ["Ended", "Tasks", "but_seed", "collect", "unfinished"]
 

@@ -10,7 +10,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from floral.errors import ConfigError
-from floral.experiment import checkpoint
+from floral.records import checkpoint
 from floral.simulate import SimulationState
 
 

@@ -11,7 +11,7 @@ from floral.config.build import build
 from floral.config.reading.resolve import methods, read
 from floral.experiment.assess import assess
 from floral.experiment.run import Interrupted
-from floral.experiment.state import start_state
+from floral.records.state import start_state
 
 DIAGNOSED = {
     "regret",

@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from floral.errors import ConfigError
-from floral.experiment.history import (
+from floral.records.history import (
     CHOICES,
     best_validated,
     last_bin,

@@ -11,7 +11,7 @@ from floral.config.reading.resolve import methods, read
 from floral.errors import ConfigError
 from floral.experiment.progress import Silent
 from floral.experiment.run import Interrupted
-from floral.experiment.state import start_state
+from floral.records.state import start_state
 
 RESTARTS = {"starts": 3, "rounds": 2}
 

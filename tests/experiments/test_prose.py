@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from floral.errors import ConfigError
-from floral.experiment.record import read_json
+from floral.records.record import read_json
 
 FOLDER = Path(__file__).parents[2] / "experiments/floral"
 TYPED_ON_PURPOSE = "## Of runs that were not kept"

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import floral
-from floral.experiment.environment import checkout_commit
-from floral.experiment.provenance import commit_of
+from floral.records.environment import checkout_commit
+from floral.records.provenance import commit_of
 
 ROOT = Path(__file__).parents[2]
 MADE = {"commit": "0123456789ab", "config": "c0", "versions": {"jax": "1"}, "command": "floral run"}

@@ -5,7 +5,7 @@ import pytest
 from floral.config.reading.resolve import methods, read
 from floral.config.reading.yaml_file import read_value
 from floral.errors import ConfigError
-from floral.experiment.intact import read_environment
+from floral.records.intact import read_environment
 
 SMALL = {
     "rounds": 1,

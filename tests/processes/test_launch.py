@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 from floral.errors import ConfigError
-from floral.experiment import checkpoint
 from floral.processes.launch import child_environment, how_it_ended, launch
 from floral.processes.startup import partners
+from floral.records import checkpoint
 
 SECONDS = 300  # what shows no sign of life by then never will
 

@@ -13,7 +13,7 @@ import pytest
 
 import floral
 from floral.errors import ConfigError, FloralError
-from floral.experiment import lock, record
+from floral.records import lock, record
 
 HOLD = """
 import fcntl, json, sys

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from floral.errors import ConfigError
-from floral.experiment import checkpoint, record
+from floral.records import checkpoint, record
 
 __all__ = [
     "check_intact",

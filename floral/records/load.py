@@ -16,10 +16,10 @@ from floral.config.reading.file_paths import path_places, value_at
 from floral.config.reading.resolve import methods, read
 from floral.config.reading.yaml_file import load
 from floral.errors import ConfigError, FloralError
-from floral.experiment import checkpoint, record
-from floral.experiment.environment import check_data
-from floral.experiment.intact import read_environment
-from floral.experiment.state import start_state
+from floral.records import checkpoint, record
+from floral.records.environment import check_data
+from floral.records.intact import read_environment
+from floral.records.state import start_state
 from floral.simulate import SimulationState
 
 __all__ = [

@@ -13,14 +13,14 @@ from floral.config.reading.overrides import parse
 from floral.config.reading.resolve import methods
 from floral.config.reading.yaml_file import dump, write_atomically
 from floral.errors import ConfigError
-from floral.experiment import checkpoint, record
-from floral.experiment.environment import check_config
-from floral.experiment.intact import check_intact, read_environment, read_summary
-from floral.experiment.load import check_run_folder, saved_config
-from floral.experiment.lock import Locks
-from floral.experiment.provenance import described_command
 from floral.files import FileError, file_error, touching
 from floral.processes.agreement import is_first
+from floral.records import checkpoint, record
+from floral.records.environment import check_config
+from floral.records.intact import check_intact, read_environment, read_summary
+from floral.records.load import check_run_folder, saved_config
+from floral.records.lock import Locks
+from floral.records.provenance import described_command
 
 __all__ = ["begin", "found", "leaving_in_order", "make_own", "method_folders", "reopen"]
 

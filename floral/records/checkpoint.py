@@ -23,9 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from floral.errors import ConfigError
-from floral.experiment.rows import drop_rows, load_rows, save_rows
 from floral.files import touching
 from floral.processes.agreement import broadcast_from_first, is_first
+from floral.records.rows import drop_rows, load_rows, save_rows
 from floral.simulate import SimulationState
 from floral.simulate.table import copy_table, on_host, without_round
 from floral.tree import paths

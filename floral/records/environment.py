@@ -17,8 +17,8 @@ import jax
 from floral.config.build import Experiment
 from floral.config.reading.file_paths import without_paths
 from floral.errors import ConfigError, DataError
-from floral.experiment.provenance import commit_of
 from floral.processes.agreement import anyone, broadcast_from_first, is_distributed
+from floral.records.provenance import commit_of
 
 __all__ = [
     "check_alike",

@@ -8,6 +8,7 @@ An evaluation before the first round, as round 0, is drawn and chosen by nothing
 are the same with and without it.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,6 @@ import numpy as np
 
 from floral import check
 from floral.errors import ConfigError
-from floral.experiment.assess import score
 
 __all__ = [
     "CHOICES",
@@ -23,6 +23,7 @@ __all__ = [
     "last_bin",
     "last_round",
     "mismatch_decay",
+    "score",
     "validation_scores",
 ]
 
@@ -160,3 +161,26 @@ def _mean(several: Sequence[Any]) -> Any:
     if isinstance(several[0], Mapping):
         return {key: _mean([each[key] for each in several]) for key in several[0]}
     return None if any(value is None for value in several) else float(np.mean(several))
+
+
+def score(numbers: dict[str, Any]) -> float | None:
+    """What the best round is chosen by, larger is better: validation accuracy, or minus the loss.
+
+    Args:
+      numbers: of an evaluation, by group.
+
+    Returns:
+      None without validation data: nothing else may choose. NaN, which is never best, where the
+      validation loss is not finite, whatever the accuracy: the model of some client is broken.
+
+    Example:
+      >>> score({"validation": {"accuracy": {"mean": 0.5}, "loss": {"mean": float("inf")}}})
+      nan
+    """
+    if "validation" not in numbers:
+        return None
+    validation = numbers["validation"]
+    loss = validation["loss"]["mean"]
+    if not math.isfinite(loss):
+        return math.nan
+    return validation["accuracy"]["mean"] if "accuracy" in validation else -loss
