@@ -18,9 +18,9 @@ if TYPE_CHECKING:
         simulate,
         uplink,
     )
-    from floral.experiment.comparison import compare
     from floral.experiment.runs import load_run, resume, run
     from floral.records.tree_file import load, save
+    from floral.reports.comparison import compare
 
 __all__ = [
     "adaptors",

@@ -39,6 +39,7 @@ LAYERS = (
     {"processes"},
     {"config"},
     {"records"},
+    {"reports"},
     {"experiment"},
     {"cli", "__init__", "__main__"},
 )

@@ -15,7 +15,7 @@ from typing import Any
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from scaling import METHODS, SWEEPS
 
-from floral.experiment.plot import PALETTE
+from floral.reports.plot import PALETTE
 
 LABELS = {
     "population": "clients in the population",

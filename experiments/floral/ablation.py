@@ -17,7 +17,7 @@ from typing import Any
 from cells import Cells, Seeds, accuracies
 from kept import read_cells
 
-from floral.experiment.plot import PALETTE, save_figure
+from floral.reports.plot import PALETTE, save_figure
 
 __all__ = ["figure"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from provenance import made_by_run
 
-from floral.experiment import seeds
+from floral.reports import seeds
 
 __all__ = ["Cells", "Seeds", "accuracies", "collect"]
 

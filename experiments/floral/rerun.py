@@ -30,9 +30,9 @@ from provenance import digest, traceable
 
 import floral
 from floral.config.reading.resolve import methods, read
-from floral.experiment import seeds
 from floral.records.history import CHOICES
 from floral.records.record import read_json, read_lines
+from floral.reports import seeds
 
 __all__ = ["PLAN", "Batch", "Cell", "cells_of", "changed", "missing"]
 

@@ -31,10 +31,10 @@ from cells import Cells, Seeds, accuracies, collect
 
 from floral.config.reading.yaml_file import write_atomically
 from floral.errors import ConfigError
-from floral.experiment.comparison import probability
 from floral.metrics import between_seeds, over_seeds, welch
 from floral.records.history import CHOICES
 from floral.records.record import read_json
+from floral.reports.comparison import probability
 from floral.text_table import markdown
 
 __all__ = ["beside", "spread", "table"]

@@ -34,8 +34,8 @@ import numpy as np
 import optax
 
 import floral as fl
-from floral.experiment.plot import PALETTE, save_figure
 from floral.records.history import mismatch_decay
+from floral.reports.plot import PALETTE, save_figure
 from floral.text_table import markdown
 
 CLUSTERS = (1, 2, 4, 8)

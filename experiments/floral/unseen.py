@@ -42,8 +42,8 @@ import numpy as np
 from floral.config.build import build
 from floral.config.reading.resolve import methods, read
 from floral.config.reading.yaml_file import write_atomically
-from floral.experiment.plot import PALETTE, save_figure
 from floral.processes.startup import cache_folder
+from floral.reports.plot import PALETTE, save_figure
 from floral.simulate import personalization
 
 EXAMPLES = (0, 1, 2, 5, 10, 20, None)

@@ -22,8 +22,8 @@ def _built(arguments: argparse.Namespace):
 
 
 def check(arguments: argparse.Namespace) -> int:
-    from floral.experiment.advice import facts_of, missing_splits
-    from floral.experiment.inspect import trace
+    from floral.reports.advice import facts_of, missing_splits
+    from floral.reports.inspect import trace
 
     for name, experiment in _built(arguments).items():
         trace(experiment)
@@ -34,14 +34,14 @@ def check(arguments: argparse.Namespace) -> int:
 
 
 def describe(arguments: argparse.Namespace) -> int:
-    from floral.experiment.inspect import described
+    from floral.reports.inspect import described
 
     print(described(_built(arguments)))
     return 0
 
 
 def plan(arguments: argparse.Namespace) -> int:
-    from floral.experiment.inspect import planned
+    from floral.reports.inspect import planned
 
     print(planned(_built(arguments)))
     return 0

@@ -6,7 +6,7 @@ __all__ = ["report"]
 
 
 def report(arguments: argparse.Namespace) -> int:
-    from floral.experiment.comparison import compare
+    from floral.reports.comparison import compare
 
     settings = {
         name: getattr(arguments, name) for name in ("against", "at", "number", "out", "figure")

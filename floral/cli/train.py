@@ -68,9 +68,9 @@ def launch(arguments: argparse.Namespace) -> int:
 
 def _reported(work) -> int:
     from floral.experiment.run import Interrupted
-    from floral.experiment.screen import show_end
     from floral.processes.agreement import is_first
     from floral.records.record import has_begun
+    from floral.reports.screen import show_end
 
     try:
         result = work()

@@ -16,10 +16,8 @@ from floral.config.reading.resolve import methods, read
 from floral.display import as_html
 from floral.experiment.prepare import build_all, source_of
 from floral.experiment.progress import Progress, Silent
-from floral.experiment.report import write_report
 from floral.experiment.restarts import tried
 from floral.experiment.run import Interrupted, run_method
-from floral.experiment.tables import headline_table
 from floral.processes.agreement import broadcast_from_first, check_devices, is_first
 from floral.records import checkpoint, record
 from floral.records.folders import (
@@ -34,6 +32,8 @@ from floral.records.intact import read_summary
 from floral.records.load import load_run, naming_what_moved
 from floral.records.lock import Locks
 from floral.records.walks import remembered
+from floral.reports.report import write_report
+from floral.reports.tables import headline_table
 from floral.simulate.probe import Timings
 from floral.text_table import aligned
 

@@ -7,9 +7,9 @@ from scipy import stats
 import floral
 from floral.cli import main
 from floral.errors import ConfigError, SpecError
-from floral.experiment.seed_figure import seed_curves, seeds_figure
-from floral.experiment.seeds import collect
 from floral.metrics import over_clients
+from floral.reports.seed_figure import seed_curves, seeds_figure
+from floral.reports.seeds import collect
 
 ACCURACIES = {"floral": (0.89, 0.93, 0.94), "fedavg": (0.90, 0.92, 0.94)}
 

@@ -16,7 +16,7 @@ from floral.config.reading import packaged
 from floral.config.reading.resolve import methods, read
 from floral.config.reading.yaml_file import load, read_value
 from floral.errors import ConfigError
-from floral.experiment.skew import label_skew
+from floral.reports.label_skew import label_skew
 
 CONFIG = """\
 rounds: 1

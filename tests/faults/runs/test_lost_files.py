@@ -8,7 +8,7 @@ import pytest
 import floral
 from floral.cli import main
 from floral.errors import ConfigError
-from floral.experiment.comparison import compare
+from floral.reports.comparison import compare
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from floral.experiment.advice import advised, told_non_finite
-from floral.experiment.tables import headline_table
+from floral.reports.advice import advised, told_non_finite
+from floral.reports.tables import headline_table
 
 __all__ = ["show_end"]
 

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from floral.config.reading.yaml_file import load
-from floral.experiment.plot import axis_label, line_styles, rounds_before, scaled
-from floral.experiment.seeds import Tasks
 from floral.records.intact import finished_lines
+from floral.reports.plot import axis_label, line_styles, rounds_before, scaled
+from floral.reports.seeds import Tasks
 
 __all__ = ["SeedCurve", "seed_curves", "seeds_figure"]
 

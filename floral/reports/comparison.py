@@ -7,11 +7,11 @@ import numpy as np
 
 from floral.config.reading.yaml_file import write_atomically
 from floral.errors import ConfigError
-from floral.experiment.plot import save_figure
-from floral.experiment.seed_figure import seed_curves, seeds_figure
-from floral.experiment.seeds import Ended, collect, unfinished
 from floral.metrics import between_clients, between_seeds, over_clients, over_seeds
 from floral.records.intact import last_clients
+from floral.reports.plot import save_figure
+from floral.reports.seed_figure import seed_curves, seeds_figure
+from floral.reports.seeds import Ended, collect, unfinished
 from floral.text_table import latex, markdown
 
 __all__ = ["compare", "probability"]

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from floral.adaptors import format_table, plan_table
 from floral.config.build import Experiment
-from floral.experiment.skew import label_skew
 from floral.records.state import start_state
+from floral.reports.label_skew import label_skew
 from floral.text_table import aligned
 
 __all__ = ["described", "planned", "trace"]

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 
 from floral.config.reading.yaml_file import load, write_atomically
-from floral.experiment.advice import advised, told_non_finite
-from floral.experiment.glossary import glossary
-from floral.experiment.plot import ClientValues, MixturePanel, comparison_figure, save_figure
-from floral.experiment.tables import (
+from floral.records.history import mismatch_decay
+from floral.records.intact import finished_lines, last_clients
+from floral.reports.advice import advised, told_non_finite
+from floral.reports.glossary import glossary
+from floral.reports.plot import ClientValues, MixturePanel, comparison_figure, save_figure
+from floral.reports.tables import (
     accuracy_table,
     bytes_table,
     mixture_table,
@@ -19,8 +21,6 @@ from floral.experiment.tables import (
     split_of,
     tested,
 )
-from floral.records.history import mismatch_decay
-from floral.records.intact import finished_lines, last_clients
 from floral.text_table import markdown
 
 __all__ = ["ordered_mixtures", "write_report"]
