@@ -18,9 +18,9 @@ if TYPE_CHECKING:
         simulate,
         uplink,
     )
-    from floral.experiment.runs import load_run, resume, run
     from floral.records.tree_file import load, save
     from floral.reports.comparison import compare
+    from floral.runs.run import load_run, resume, run
 
 __all__ = [
     "adaptors",
@@ -41,12 +41,12 @@ __all__ = [
 ]
 
 _RUNS = {
-    "compare": "comparison",
-    "load": "tree_file",
-    "load_run": "runs",
-    "resume": "runs",
-    "run": "runs",
-    "save": "tree_file",
+    "compare": "floral.reports.comparison",
+    "load": "floral.records.tree_file",
+    "load_run": "floral.runs.run",
+    "resume": "floral.runs.run",
+    "run": "floral.runs.run",
+    "save": "floral.records.tree_file",
 }
 
 
@@ -56,7 +56,7 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'floral' has no attribute {name!r}")
     if name in _RUNS:
-        return getattr(import_module(f"floral.experiment.{_RUNS[name]}"), name)
+        return getattr(import_module(_RUNS[name]), name)
     return import_module(f"floral.{name}")
 
 

@@ -40,7 +40,7 @@ LAYERS = (
     {"config"},
     {"records"},
     {"reports"},
-    {"experiment"},
+    {"runs"},
     {"cli", "__init__", "__main__"},
 )
 BESIDE = {"adaptors": {"models"}}

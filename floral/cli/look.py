@@ -9,8 +9,8 @@ __all__ = ["check", "describe", "new", "plan", "schema"]
 
 def _built(arguments: argparse.Namespace):
     from floral.config.reading.resolve import read
-    from floral.experiment.prepare import build_all
     from floral.records.walks import recalled
+    from floral.runs.prepare import build_all
 
     config = read(
         arguments.config,

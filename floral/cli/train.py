@@ -9,10 +9,10 @@ __all__ = ["chosen_methods", "launch", "resume", "run", "walks_file"]
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from floral.experiment.profile import Profiled
-    from floral.experiment.progress import Console
-    from floral.experiment.runs import run as train
     from floral.processes.launch import tell_launcher
+    from floral.runs.profile import Profiled
+    from floral.runs.progress import Console
+    from floral.runs.run import run as train
 
     console = Console(tell_launcher)
     return _reported(
@@ -30,9 +30,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def resume(arguments: argparse.Namespace) -> int:
-    from floral.experiment.progress import Console
-    from floral.experiment.runs import resume as go_on
     from floral.processes.launch import tell_launcher
+    from floral.runs.progress import Console
+    from floral.runs.run import resume as go_on
 
     return _reported(
         lambda: go_on(
@@ -67,10 +67,10 @@ def launch(arguments: argparse.Namespace) -> int:
 
 
 def _reported(work) -> int:
-    from floral.experiment.run import Interrupted
     from floral.processes.agreement import is_first
     from floral.records.record import has_begun
     from floral.reports.screen import show_end
+    from floral.runs.train import Interrupted
 
     try:
         result = work()

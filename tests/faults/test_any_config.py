@@ -22,7 +22,7 @@ from floral.config.areas import SCHEMA
 from floral.config.reading.resolve import methods, read
 from floral.config.reading.yaml_file import dump
 from floral.errors import FloralError
-from floral.experiment.prepare import build_all
+from floral.runs.prepare import build_all
 
 SMALL = {
     "rounds": 1,

@@ -7,9 +7,9 @@ import pytest
 
 import floral
 from floral.errors import ConfigError
-from floral.experiment.round_line import round_line
-from floral.experiment.summary import first_non_finite
 from floral.records.history import score
+from floral.runs.round_line import round_line
+from floral.runs.summary import first_non_finite
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 
 import floral
 from floral.cli import main
-from floral.experiment.progress import Silent
+from floral.runs.progress import Silent
 
 TINY = {
     "rounds": 2,

@@ -14,8 +14,8 @@ import pytest
 import floral
 from floral.config.reading.yaml_file import dump, write_atomically
 from floral.errors import ConfigError, FloralError
-from floral.experiment import run as loop
 from floral.files import FileError, in_words
+from floral.runs import train as loop
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from floral.cli import main
-from floral.experiment.run import Interrupted
+from floral.runs.train import Interrupted
 
 
 def test_a_ctrl_c_amid_the_garbage_collector_stops_the_command(monkeypatch, capsys):
@@ -51,6 +51,6 @@ def test_a_stopped_run_says_whether_anything_was_saved(made, said, tmp_path, mon
             (tmp_path / name).mkdir()
         raise Interrupted(str(tmp_path))
 
-    monkeypatch.setattr("floral.experiment.runs.run", stopped)
+    monkeypatch.setattr("floral.runs.run.run", stopped)
     assert main(["run", "quickstart"]) == 130
     assert said in capsys.readouterr().err

@@ -138,7 +138,7 @@ def test_a_run_that_fails_before_its_first_record_leaves_no_folder(config, tmp_p
     def fail(*arguments, **settings):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr("floral.experiment.run._Loop.run", fail)
+    monkeypatch.setattr("floral.runs.train._Loop.run", fail)
     with pytest.raises(RuntimeError, match="out of memory"):
         floral.run(config(), out=tmp_path / "new" / "runs")
     assert list(tmp_path.iterdir()) == []

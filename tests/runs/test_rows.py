@@ -10,11 +10,11 @@ import floral
 from floral.config.build import build
 from floral.config.reading.resolve import methods, read
 from floral.errors import ConfigError
-from floral.experiment.prepare import build_all
-from floral.experiment.run import Interrupted
 from floral.records import checkpoint, rows
 from floral.records.state import keep_best, start_state
 from floral.reports.inspect import planned, trace
+from floral.runs.prepare import build_all
+from floral.runs.train import Interrupted
 
 HOST = {"algorithm": {"kind": "local_adaptor"}, "execution": {"rows": "host"}}
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from floral.experiment.progress import Pace
 from floral.reports.advice import Facts, advice_for, advised, missing_splits, told_non_finite
 from floral.reports.report import ordered_mixtures
 from floral.reports.screen import show_end
 from floral.reports.tables import headline_table
+from floral.runs.progress import Pace
 
 COSTS = {"upload_bytes": 752_988, "client_state_bytes": 16}
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from floral.experiment.assess import _mixture_numbers, _summary
+from floral.runs.assess import _mixture_numbers, _summary
 
 ACCURACIES = np.array([0.5, 1.0, 0.0, 0.75], np.float32)
 EXAMPLES = np.array([2, 1, 3, 4])

@@ -14,10 +14,6 @@ from floral.config.build import Experiment
 from floral.config.reading.file_paths import with_absolute_paths
 from floral.config.reading.resolve import methods, read
 from floral.display import as_html
-from floral.experiment.prepare import build_all, source_of
-from floral.experiment.progress import Progress, Silent
-from floral.experiment.restarts import tried
-from floral.experiment.run import Interrupted, run_method
 from floral.processes.agreement import broadcast_from_first, check_devices, is_first
 from floral.records import checkpoint, record
 from floral.records.folders import (
@@ -34,6 +30,10 @@ from floral.records.lock import Locks
 from floral.records.walks import remembered
 from floral.reports.report import write_report
 from floral.reports.tables import headline_table
+from floral.runs.prepare import build_all, source_of
+from floral.runs.progress import Progress, Silent
+from floral.runs.restarts import tried
+from floral.runs.train import Interrupted, run_method
 from floral.simulate.probe import Timings
 from floral.text_table import aligned
 

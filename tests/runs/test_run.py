@@ -17,10 +17,10 @@ import floral
 from floral.config.reading.resolve import read
 from floral.config.reading.yaml_file import dump, load
 from floral.errors import ConfigError
-from floral.experiment.prepare import build_all
-from floral.experiment.run import Interrupted
 from floral.records import checkpoint
 from floral.reports.inspect import trace
+from floral.runs.prepare import build_all
+from floral.runs.train import Interrupted
 
 SECONDS = 120  # a subprocess that has shown no sign by then never will
 

@@ -13,12 +13,6 @@ import numpy as np
 
 from floral.config.build import Experiment
 from floral.config.early_stopping import has_stopped
-from floral.experiment.assess import assess
-from floral.experiment.clocks import Clocks
-from floral.experiment.restarts import chosen_start
-from floral.experiment.round_line import round_line
-from floral.experiment.stopping import heeding_signals
-from floral.experiment.summary import summarize
 from floral.processes.agreement import anyone, broadcast_from_first, is_distributed, is_first
 from floral.records import checkpoint, record
 from floral.records.environment import (
@@ -30,6 +24,12 @@ from floral.records.environment import (
 from floral.records.history import score, validation_scores
 from floral.records.intact import read_environment
 from floral.records.state import is_whole, keep_best, start_state
+from floral.runs.assess import assess
+from floral.runs.clocks import Clocks
+from floral.runs.restarts import chosen_start
+from floral.runs.round_line import round_line
+from floral.runs.stopping import heeding_signals
+from floral.runs.summary import summarize
 from floral.simulate import SimulationState
 from floral.typing import PyTree
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from floral import mixtures
 from floral.config.build import Experiment
-from floral.experiment.diagnostics import averaging_numbers, diagnosed
 from floral.metrics import gini, worst_share
+from floral.runs.diagnostics import averaging_numbers, diagnosed
 from floral.simulate import SimulationState, personalization
 
 __all__ = ["assess"]

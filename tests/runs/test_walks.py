@@ -7,9 +7,9 @@ import pytest
 
 import floral
 from floral.config.reading.resolve import read
-from floral.experiment.prepare import build_all
-from floral.experiment.progress import Silent
 from floral.records import walks
+from floral.runs.prepare import build_all
+from floral.runs.progress import Silent
 from floral.simulate.probe import Probe
 
 PLAIN = {"algorithm": {"kind": "fedavg"}}  # which compiles soonest: each walk is a program

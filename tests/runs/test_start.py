@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 import floral
-from floral.experiment.progress import Silent
-from floral.experiment.run import Interrupted
 from floral.records.history import best_validated, last_bin, mismatch_decay, validation_scores
 from floral.reports.plot import ClientValues, comparison_figure, rounds_before
 from floral.reports.seed_figure import SeedCurve, seeds_figure
+from floral.runs.progress import Silent
+from floral.runs.train import Interrupted
 
 AT_START = {"every": 2, "personalize_steps": 2, "diagnose_clients": 0, "at_start": True}
 

@@ -7,7 +7,7 @@ from typing import Any, Self
 import jax
 
 from floral.config.build import Experiment
-from floral.experiment.progress import Progress
+from floral.runs.progress import Progress
 
 __all__ = ["Profiled"]
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from floral.config.build import Experiment
 from floral.config.early_stopping import stopped_line
-from floral.experiment.restarts import tried
 from floral.records import record
 from floral.reports.advice import advice_for, facts_of
+from floral.runs.restarts import tried
 from floral.simulate import SimulationState
 
 __all__ = ["first_non_finite", "summarize"]

@@ -13,7 +13,7 @@ from floral.config.build import build_dataset
 from floral.config.reading.resolve import methods, read
 from floral.config.reading.yaml_file import read_value
 from floral.config.schema.arguments import Schema
-from floral.experiment.prepare import build_all
+from floral.runs.prepare import build_all
 
 FOLDER = Path(__file__).parents[2] / "configs"
 CONFIGS = {str(path.relative_to(FOLDER)): path for path in sorted(FOLDER.rglob("*.yaml"))}

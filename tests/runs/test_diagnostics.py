@@ -9,9 +9,9 @@ import pytest
 import floral
 from floral.config.build import build
 from floral.config.reading.resolve import methods, read
-from floral.experiment.assess import assess
-from floral.experiment.run import Interrupted
 from floral.records.state import start_state
+from floral.runs.assess import assess
+from floral.runs.train import Interrupted
 
 DIAGNOSED = {
     "regret",

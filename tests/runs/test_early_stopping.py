@@ -8,7 +8,7 @@ import floral
 from floral.config.early_stopping import check_patience, has_stopped
 from floral.config.sections import stop
 from floral.errors import ConfigError
-from floral.experiment.runs import Interrupted
+from floral.runs.run import Interrupted
 
 NAN = float("nan")
 STILL = {"kind": "sgd", "learning_rate": 0.0, "batch_size": 3}  # no round is better than the first

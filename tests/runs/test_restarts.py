@@ -9,9 +9,9 @@ import floral
 from floral.config.build import build
 from floral.config.reading.resolve import methods, read
 from floral.errors import ConfigError
-from floral.experiment.progress import Silent
-from floral.experiment.run import Interrupted
 from floral.records.state import start_state
+from floral.runs.progress import Silent
+from floral.runs.train import Interrupted
 
 RESTARTS = {"starts": 3, "rounds": 2}
 

@@ -1,1 +1,0 @@
-"""Experiments: a config becomes parts, parts become a run folder."""

@@ -1,0 +1,1 @@
+"""Runs: methods are trained, evaluated and saved, and go on where they stopped."""
