@@ -1,5 +1,6 @@
 """Federated algorithms: tuples of pure functions over pytrees."""
 
+from floral.algorithms._floral.factory import floral
 from floral.algorithms.apfl import apfl
 from floral.algorithms.base import (
     Context,
@@ -15,7 +16,6 @@ from floral.algorithms.dual_adaptor import dual_adaptor
 from floral.algorithms.fedavg import fedavg, fedprox
 from floral.algorithms.fedbabu import fedavg_finetuned, fedbabu
 from floral.algorithms.fedem import fedem
-from floral.algorithms.floral import floral
 from floral.algorithms.ifca import ifca
 from floral.algorithms.knn_per import knn_per
 from floral.algorithms.local import LocalSolver, as_local, local_solver, solve

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import optax
 
 from floral.adaptors import AdaptedModel
+from floral.algorithms._floral.factory import floral
 from floral.algorithms.base import FederatedAlgorithm
-from floral.algorithms.floral import floral
 from floral.algorithms.local import LocalSolver
 from floral.mixtures import Mixing
 from floral.typing import Loss

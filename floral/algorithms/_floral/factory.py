@@ -26,11 +26,11 @@ from floral.adaptors import (
     merge,
     precondition,
 )
+from floral.algorithms._floral.centering import then_centered
+from floral.algorithms._floral.client import client_side
+from floral.algorithms._floral.server import FloralServer, server_side
 from floral.algorithms.base import Diagnostics, FederatedAlgorithm
-from floral.algorithms.centering import then_centered
 from floral.algorithms.finding import finding_report
-from floral.algorithms.floral_client import client_side
-from floral.algorithms.floral_server import FloralServer, server_side
 from floral.algorithms.inputs import check_inputs
 from floral.algorithms.local import LocalSolver
 from floral.algorithms.parts import roles, true_paths

@@ -1,0 +1,1 @@
+"""FLoRAL in parts: the factory, a client, and the server."""
