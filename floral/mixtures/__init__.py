@@ -14,7 +14,7 @@ from floral.mixtures.agreement import (
     sharpness,
 )
 from floral.mixtures.base import Grouping, Mixing, Refresh, per_layer, shares_of, traits_check
-from floral.mixtures.discriminants import DiscriminantsState, discriminants
+from floral.mixtures.clustering.discriminants import DiscriminantsState, discriminants
 from floral.mixtures.evidence import exponential_weights, responsibilities
 from floral.mixtures.weights import known, softmax, top_k
 

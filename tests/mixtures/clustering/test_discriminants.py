@@ -8,7 +8,7 @@ import pytest
 from floral import mixtures
 from floral.data import as_batches
 from floral.errors import SpecError
-from floral.mixtures.sketch import make_tables, moments, sketched
+from floral.mixtures.clustering.sketch import make_tables, moments, sketched
 
 KEY = jax.random.key(0)
 GROUPS, CLIENTS, EXAMPLES, WIDTH = 3, 60, 12, 10

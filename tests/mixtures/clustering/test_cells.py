@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from floral.mixtures.cells import Cells, add_to, anchors_of, empty_cells, grouped
+from floral.mixtures.clustering.cells import Cells, add_to, anchors_of, empty_cells, grouped
 
 KEY = jax.random.key(0)
 

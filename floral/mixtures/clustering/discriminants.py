@@ -17,9 +17,15 @@ from floral import check, tree
 from floral.branch import where_asked
 from floral.first_argument import first_by_place
 from floral.mixtures.base import LARGEST, Grouping, Mixing, softmax_over, zeros
-from floral.mixtures.cells import Cells, add_to, anchors_of, empty_cells, grouped
-from floral.mixtures.directions import Survey, directions_of, no_survey, standing_out, survey_of
-from floral.mixtures.sketch import Steps, Tables, make_tables, moments
+from floral.mixtures.clustering.cells import Cells, add_to, anchors_of, empty_cells, grouped
+from floral.mixtures.clustering.directions import (
+    Survey,
+    directions_of,
+    no_survey,
+    standing_out,
+    survey_of,
+)
+from floral.mixtures.clustering.sketch import Steps, Tables, make_tables, moments
 from floral.random import stream
 from floral.typing import Array
 

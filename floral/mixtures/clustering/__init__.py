@@ -1,0 +1,1 @@
+"""Clustering of clients by statistics of their data: features, directions, cells, mixtures."""
