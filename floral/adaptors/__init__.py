@@ -5,7 +5,6 @@ client's personal model: `merge` defines it, `adapted` computes it without build
 """
 
 from floral.adaptors.additive import additive
-from floral.adaptors.apply import AdaptedModel, adapt, adapted
 from floral.adaptors.bank import (
     add_adaptors,
     bank_parameters,
@@ -21,6 +20,7 @@ from floral.adaptors.bank import (
 from floral.adaptors.base import Adaptor, Bank, Factored, Op, Plan, Product, Rule, Weights
 from floral.adaptors.center import center, check_centers
 from floral.adaptors.conv import conv
+from floral.adaptors.fast.apply import AdaptedModel, adapt, adapted
 from floral.adaptors.low_rank import embedding, low_rank
 from floral.adaptors.plan import PlanRow, format_table, make_plan, plan_table
 from floral.adaptors.precondition import precondition

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Jaxpr
 
-from floral.adaptors.uses import inner_programs
+from floral.adaptors.fast.uses import inner_programs
 from floral.errors import SpecError
 from floral.metrics import Metric
 from floral.models import Model

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from floral import check
-from floral.adaptors.uses import inner_programs
+from floral.adaptors.fast.uses import inner_programs
 from floral.errors import SpecError
 from floral.typing import Batch, PyTree
 

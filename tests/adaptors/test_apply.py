@@ -17,7 +17,7 @@ from floral.adaptors import (
     merge,
     truncate,
 )
-from floral.adaptors.uses import count_uses
+from floral.adaptors.fast.uses import count_uses
 from floral.errors import SpecError
 from floral.models import Model, from_equinox, from_function, from_linen, from_nnx
 

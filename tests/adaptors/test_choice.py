@@ -8,8 +8,8 @@ from flax import linen as nn
 
 from floral.adaptors import Rule, adapt, additive, conv, embedding, init_bank, low_rank
 from floral.adaptors.bank import weighted_deltas
-from floral.adaptors.choice import cheaper_merged, mixed_delta
 from floral.adaptors.conv import LAYOUTS
+from floral.adaptors.fast.choice import cheaper_merged, mixed_delta
 from floral.models.linen import from_linen
 from floral.operations import work_of
 

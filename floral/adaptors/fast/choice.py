@@ -21,7 +21,7 @@ import jax
 
 from floral.adaptors.bank import weighted_deltas, weights_at
 from floral.adaptors.base import Adaptor, Bank, Op, Plan, Weights
-from floral.adaptors.survey import ops_met
+from floral.adaptors.fast.survey import ops_met
 from floral.models.base import Model
 from floral.operations import work_of
 from floral.typing import Array, Batch, Params, PyTree

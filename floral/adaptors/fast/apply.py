@@ -19,10 +19,10 @@ from flax import linen as nn
 from floral import check
 from floral.adaptors.bank import check_bank, merge_leaves, weighted_deltas, weights_at
 from floral.adaptors.base import Bank, Plan, Rule, Weights
-from floral.adaptors.choice import cheaper_merged, mixed_delta
-from floral.adaptors.ops import read_op
+from floral.adaptors.fast.choice import cheaper_merged, mixed_delta
+from floral.adaptors.fast.ops import read_op
+from floral.adaptors.fast.survey import known_leaf, refusals
 from floral.adaptors.plan import make_plan
-from floral.adaptors.survey import known_leaf, refusals
 from floral.errors import SpecError
 from floral.models.base import Model
 from floral.models.given import check_model

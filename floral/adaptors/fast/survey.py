@@ -13,8 +13,8 @@ import jax
 from flax import linen as nn
 
 from floral.adaptors.base import Adaptor, Op, Plan
-from floral.adaptors.ops import LEAF_NAMES, read_op
-from floral.adaptors.uses import count_uses
+from floral.adaptors.fast.ops import LEAF_NAMES, read_op
+from floral.adaptors.fast.uses import count_uses
 from floral.models.base import Model
 from floral.tree import paths
 from floral.typing import Batch, Key, Params, PyTree
