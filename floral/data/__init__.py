@@ -10,15 +10,8 @@ from floral.data.batches import (
     schedule,
 )
 from floral.data.build import federate
-from floral.data.cifar import cifar
 from floral.data.clients import FederatedDataset, Split, federated, from_clients
-from floral.data.flat import from_flat
-from floral.data.generated import generated
-from floral.data.hubs import huggingface, tfds
-from floral.data.idx_files import digits, idx, mnist
-from floral.data.lazy import LazyArray
 from floral.data.lookup import Batches, as_batches, distinct_examples, show
-from floral.data.mapped import mapped, save_mapped
 from floral.data.ownership import Partition, load_partition, save_partition, split_clients
 from floral.data.partition import (
     Partitioner,
@@ -31,11 +24,18 @@ from floral.data.partition import (
     saved,
     shards,
 )
-from floral.data.population import synthetic_population
 from floral.data.shift import Shift, label_shift, noise, none, permute, rotate
-from floral.data.sources import Source, arrays, from_npz, npz
+from floral.data.sources.cifar import cifar
+from floral.data.sources.hubs import huggingface, tfds
+from floral.data.sources.idx_files import digits, idx, mnist
+from floral.data.sources.in_memory import Source, arrays, from_npz, npz
+from floral.data.sources.tables import from_dataset
+from floral.data.storage.flat import from_flat
+from floral.data.storage.generated import generated
+from floral.data.storage.lazy import LazyArray
+from floral.data.storage.mapped import mapped, save_mapped
+from floral.data.storage.population import synthetic_population
 from floral.data.synthetic import SyntheticTask, synthetic_linear, synthetic_mlp
-from floral.data.tables import from_dataset
 
 __all__ = [
     "Augment",

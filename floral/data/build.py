@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 
 from floral import check
-from floral.data.arrays import generator
+from floral.data.checks.host_arrays import generator
+from floral.data.checks.names import sortable_names
 from floral.data.clients import FederatedDataset, federated
-from floral.data.names import sortable_names
 from floral.data.ownership import Partition, given_splits, split_clients
 from floral.data.partition import Partitioner
 from floral.data.shift import Shift
-from floral.data.sources import Source
+from floral.data.sources.in_memory import Source
 from floral.data.standardize import standardized
 from floral.data.synthetic import SyntheticTask
 from floral.errors import DataError

@@ -12,15 +12,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from floral import check
-from floral.data.aligned import joined, taken
-from floral.data.arrays import canonical, fingerprint, row_numbers
-from floral.data.columns import as_array
-from floral.data.door import as_examples, check_split
-from floral.data.ids import client_ids
-from floral.data.labels import shared_names
-from floral.data.lazy import is_plain
-from floral.data.names import names_array
+from floral.data.checks.columns import as_array
+from floral.data.checks.door import as_examples, check_split
+from floral.data.checks.host_arrays import canonical, fingerprint, row_numbers
+from floral.data.checks.ids import client_ids
+from floral.data.checks.labels import shared_names
+from floral.data.checks.names import names_array
 from floral.data.splits import SPLITS
+from floral.data.storage.aligned import joined, taken
+from floral.data.storage.lazy import is_plain
 from floral.display import as_html, each
 from floral.errors import DataError
 

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from floral import check
-from floral.data.arrays import fingerprint, row_numbers
-from floral.data.names import names_array
+from floral.data.checks.host_arrays import fingerprint, row_numbers
+from floral.data.checks.names import names_array
 from floral.data.splits import SPLITS
 from floral.errors import DataError
 

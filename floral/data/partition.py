@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from floral import check
-from floral.data.names import sortable_names
+from floral.data.checks.names import sortable_names
 from floral.data.ownership import Partition, load_partition
 from floral.errors import DataError
 from floral.first_argument import first_by_place

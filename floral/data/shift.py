@@ -16,9 +16,9 @@ from typing import Protocol
 import numpy as np
 
 from floral import check
-from floral.data.aligned import aligned_copy, aligned_zeros
 from floral.data.clients import FederatedDataset, Split
-from floral.data.lazy import is_plain
+from floral.data.storage.aligned import aligned_copy, aligned_zeros
+from floral.data.storage.lazy import is_plain
 from floral.errors import DataError, SpecError
 from floral.first_argument import first_by_place
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from floral.data.aligned import aligned_zeros
 from floral.data.clients import FederatedDataset, Split
-from floral.data.lazy import is_plain
+from floral.data.storage.aligned import aligned_zeros
+from floral.data.storage.lazy import is_plain
 from floral.errors import DataError
 
 __all__ = ["standardized"]

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from floral import check
-from floral.data.arrays import generator
+from floral.data.checks.host_arrays import generator
 from floral.data.clients import FederatedDataset, from_clients
 from floral.first_argument import first_by_place
 from floral.typing import Seed

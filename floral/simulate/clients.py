@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from floral.data import Batches, Batching, FederatedDataset, locate, schedule
-from floral.data.aligned import aligned
+from floral.data.storage.aligned import aligned
 from floral.errors import SpecError
 from floral.messages import Context
 from floral.random import stream
@@ -71,7 +71,7 @@ def on_devices(dataset: FederatedDataset, mesh: Mesh, *, examples: bool = True) 
 
     On a CPU the devices share the host's memory with the dataset: arrays that the library made and
     files that are mapped into memory are not copied at all, others once, here, unless they are
-    aligned (``floral.data.aligned``).
+    aligned (``floral.data.storage.aligned``).
 
     Args:
       dataset: the population.

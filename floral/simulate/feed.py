@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from floral.data import FederatedDataset
-from floral.data.aligned import aligned_zeros
+from floral.data.storage.aligned import aligned_zeros
 from floral.errors import DataError
 from floral.simulate.clients import Holdings
 from floral.simulate.shard import sharded

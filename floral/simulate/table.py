@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from floral import check, tree
-from floral.data.aligned import aligned_zeros
+from floral.data.storage.aligned import aligned_zeros
 from floral.errors import SpecError
 from floral.simulate.state import SimulationState
 from floral.typing import PyTree

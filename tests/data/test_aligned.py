@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from floral import data
-from floral.data.aligned import aligned, aligned_zeros, joined, taken
+from floral.data.storage.aligned import aligned, aligned_zeros, joined, taken
 from floral.simulate.clients import on_devices
 from floral.simulate.shard import make_mesh
 
@@ -66,7 +66,8 @@ def test_an_aligned_array_is_not_copied():
 
 
 def test_parts_and_rows_are_numpys(monkeypatch):
-    monkeypatch.setattr("floral.data.aligned._ROWS", 3)  # several blocks, the last cut short
+    # several blocks, the last cut short
+    monkeypatch.setattr("floral.data.storage.aligned._ROWS", 3)
     rows = np.array([6, 0, 0, 3, 2, 5, 1])
     np.testing.assert_array_equal(taken(X, rows), X[rows])
     np.testing.assert_array_equal(joined([X[:0], X[2:], X]), np.concatenate([X[2:], X]))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from floral.data import from_clients, from_flat, label_shift, noise, synthetic_population
-from floral.data.lazy import LazyArray, is_plain
+from floral.data.storage.lazy import LazyArray, is_plain
 from floral.errors import DataError
 
 

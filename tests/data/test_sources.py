@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from floral import data
-from floral.data.pixels import scaled
+from floral.data.checks.pixels import scaled
 from floral.errors import DataError, SpecError
 
 

@@ -420,7 +420,7 @@ import jax, numpy as np
 from floral.processes.startup import join_processes, partners
 join_processes(partners(os.environ), launched=False)
 from floral import data
-from floral.data.lazy import LazyArray
+from floral.data.storage.lazy import LazyArray
 from floral.simulate.feed import Feed
 from floral.simulate.shard import make_mesh
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from floral import data, simulate
-from floral.data.lazy import LazyArray
+from floral.data.storage.lazy import LazyArray
 from floral.errors import DataError
 from floral.simulate.feed import Feed, Prefetch
 from floral.simulate.shard import make_mesh

@@ -12,8 +12,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from floral.data.aligned import aligned_copy
-from floral.data.missing import is_missing
+from floral.data.checks.missing import is_missing
+from floral.data.storage.aligned import aligned_copy
 from floral.errors import DataError
 
 __all__ = ["as_array", "as_numbers", "narrowed"]

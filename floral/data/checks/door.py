@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from floral.data.arrays import canonical, check_examples
-from floral.data.labels import Targets, as_targets
-from floral.data.pixels import are_images, as_pixels, scaled
+from floral.data.checks.host_arrays import canonical, check_examples
+from floral.data.checks.labels import Targets, as_targets
+from floral.data.checks.pixels import are_images, as_pixels, scaled
 from floral.errors import DataError
 
 __all__ = ["as_examples", "as_features", "check_split"]

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from floral import check
-from floral.data.columns import as_numbers, narrowed
-from floral.data.lazy import LazyArray
+from floral.data.checks.columns import as_numbers, narrowed
+from floral.data.storage.lazy import LazyArray
 from floral.errors import DataError
 
 __all__ = ["canonical", "check_examples", "fingerprint", "generator", "row_numbers"]

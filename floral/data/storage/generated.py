@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from floral import check
-from floral.data.aligned import joined
-from floral.data.arrays import fingerprint, generator, row_numbers
+from floral.data.checks.door import as_examples
+from floral.data.checks.host_arrays import fingerprint, generator, row_numbers
 from floral.data.clients import FederatedDataset
-from floral.data.door import as_examples
-from floral.data.flat import from_flat
-from floral.data.lazy import LazyArray
+from floral.data.storage.aligned import joined
+from floral.data.storage.flat import from_flat
+from floral.data.storage.lazy import LazyArray
 from floral.errors import DataError
 from floral.typing import Seed
 

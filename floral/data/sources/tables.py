@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from floral import check
-from floral.data.library_columns import check_plain, library_column
-from floral.data.sources import Source
+from floral.data.sources.in_memory import Source
+from floral.data.sources.library_columns import check_plain, library_column
+from floral.data.sources.table_columns import Table, source_of
 from floral.data.splits import SPLITS, check_apart, sliced
-from floral.data.table_columns import Table, source_of
 from floral.errors import DataError
 
 __all__ = ["as_tables", "asked_for", "from_dataset"]

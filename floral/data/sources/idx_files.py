@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from floral import check
-from floral.data.sources import Source, arrays, existing, file_name
+from floral.data.sources.in_memory import Source, arrays, existing, file_name
 from floral.errors import DataError
 from floral.first_argument import first_by_place
 from floral.typing import FilePath

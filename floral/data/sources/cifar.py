@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 
 from floral import check
-from floral.data.hubs import huggingface, tfds
-from floral.data.sources import Source
+from floral.data.sources.hubs import huggingface, tfds
+from floral.data.sources.in_memory import Source
 from floral.errors import DataError
 from floral.first_argument import first_by_place
 from floral.typing import FilePath

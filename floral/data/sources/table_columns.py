@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from floral import check
-from floral.data.columns import as_array, as_numbers, narrowed
-from floral.data.door import as_features
-from floral.data.missing import first_missing
-from floral.data.sources import Source, arrays
+from floral.data.checks.columns import as_array, as_numbers, narrowed
+from floral.data.checks.door import as_features
+from floral.data.checks.missing import first_missing
+from floral.data.sources.in_memory import Source, arrays
 from floral.errors import DataError
 
 __all__ = ["Table", "known_column", "source_of"]

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from floral import check
-from floral.data.sources import Source, file_name
-from floral.data.table_columns import Table, known_column, source_of
-from floral.data.table_files import load_parts, unreachable
-from floral.data.tables import as_tables, asked_for
+from floral.data.sources.in_memory import Source, file_name
+from floral.data.sources.table_columns import Table, known_column, source_of
+from floral.data.sources.table_files import load_parts, unreachable
+from floral.data.sources.tables import as_tables, asked_for
 from floral.errors import DataError
 from floral.first_argument import first_by_place
 from floral.typing import FileOrName, FilePath

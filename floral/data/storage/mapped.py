@@ -20,9 +20,9 @@ import numpy as np
 
 from floral import check
 from floral.data.clients import FederatedDataset
-from floral.data.flat import from_flat
-from floral.data.lazy import LazyArray
 from floral.data.splits import SPLITS
+from floral.data.storage.flat import from_flat
+from floral.data.storage.lazy import LazyArray
 from floral.errors import DataError
 from floral.first_argument import first_by_place
 from floral.typing import FilePath

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from floral.data.columns import as_array
-from floral.data.missing import first_alike, first_missing, is_missing
+from floral.data.checks.columns import as_array
+from floral.data.checks.missing import first_alike, first_missing, is_missing
 from floral.errors import DataError
 
 __all__ = ["names_array", "sortable_names"]

@@ -3,9 +3,9 @@
 import numpy as np
 
 from floral import check
-from floral.data.arrays import generator
+from floral.data.checks.host_arrays import generator
 from floral.data.clients import FederatedDataset
-from floral.data.generated import generated
+from floral.data.storage.generated import generated
 from floral.first_argument import first_by_place
 from floral.typing import Seed
 

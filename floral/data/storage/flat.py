@@ -6,12 +6,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from floral.data.arrays import canonical, check_examples, row_numbers
+from floral.data.checks.door import as_features, check_split
+from floral.data.checks.host_arrays import canonical, check_examples, row_numbers
+from floral.data.checks.labels import as_targets, shared_names
+from floral.data.checks.pixels import scaled
 from floral.data.clients import FederatedDataset, Split, assembled
-from floral.data.door import as_features, check_split
-from floral.data.labels import as_targets, shared_names
-from floral.data.lazy import is_plain
-from floral.data.pixels import scaled
+from floral.data.storage.lazy import is_plain
 from floral.errors import DataError
 
 __all__ = ["from_flat"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from floral.data.lazy import LazyArray, is_plain
+from floral.data.storage.lazy import LazyArray, is_plain
 from floral.errors import DataError
 
 __all__ = ["are_images", "as_pixels", "scaled"]
@@ -50,7 +50,7 @@ class _Scaled(LazyArray):
 
     @property
     def digest(self) -> str:
-        from floral.data.arrays import fingerprint
+        from floral.data.checks.host_arrays import fingerprint
 
         return fingerprint({"bytes": self._stored})
 

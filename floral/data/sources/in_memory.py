@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from floral import check
+from floral.data.checks.columns import as_array
+from floral.data.checks.door import as_examples
 from floral.data.clients import FederatedDataset, from_clients
-from floral.data.columns import as_array
-from floral.data.door import as_examples
 from floral.data.splits import SPLITS
 from floral.display import as_html, each, examples
 from floral.errors import DataError

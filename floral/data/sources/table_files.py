@@ -13,7 +13,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from floral.data.network import hub_answers, offline
+from floral.data.sources.network import hub_answers, offline
 from floral.errors import DataError
 
 __all__ = ["load_parts", "reason", "unreachable"]

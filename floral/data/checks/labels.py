@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from floral import check
-from floral.data.aligned import aligned_copy
-from floral.data.columns import as_array, as_numbers, narrowed
-from floral.data.missing import first_alike, first_missing, is_missing
+from floral.data.checks.columns import as_array, as_numbers, narrowed
+from floral.data.checks.missing import first_alike, first_missing, is_missing
+from floral.data.storage.aligned import aligned_copy
 from floral.errors import DataError
 
 __all__ = ["Targets", "as_targets", "shared_names"]

@@ -1,0 +1,1 @@
+"""Where examples come from: arrays, files, tables and hubs of data sets."""
