@@ -18,12 +18,12 @@ from floral.algorithms.fedbabu import fedavg_finetuned, fedbabu
 from floral.algorithms.fedem import fedem
 from floral.algorithms.ifca import ifca
 from floral.algorithms.knn_per import knn_per
-from floral.algorithms.local import LocalSolver, as_local, local_solver, solve
 from floral.algorithms.local_adaptor import local_adaptor
 from floral.algorithms.lora import fedsa_lora, ffa_lora
 from floral.algorithms.partial import fedbn, fedper, fedrep, local_only, partial
 from floral.algorithms.pfedme import pfedme
 from floral.algorithms.scaffold import scaffold
+from floral.algorithms.toolbox.local import LocalSolver, as_local, local_solver, solve
 
 __all__ = [
     "Context",

@@ -9,9 +9,9 @@ import optax
 from floral import check, tree
 from floral.algorithms.base import FederatedAlgorithm, Upload
 from floral.algorithms.fedavg import fedavg, objective_of
-from floral.algorithms.local import LocalSolver, solve
-from floral.algorithms.parts import by_part
-from floral.algorithms.stats import stats_update
+from floral.algorithms.toolbox.local import LocalSolver, solve
+from floral.algorithms.toolbox.parts import by_part
+from floral.algorithms.toolbox.stats import stats_update
 from floral.models.base import Model
 from floral.random import stream
 from floral.typing import Loss, PyTree

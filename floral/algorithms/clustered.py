@@ -12,7 +12,9 @@ import optax
 
 from floral import check
 from floral.algorithms.base import Download, FederatedAlgorithm, Upload
-from floral.algorithms.finding import (
+from floral.algorithms.toolbox.inputs import check_inputs
+from floral.algorithms.toolbox.local import LocalSolver, solve
+from floral.algorithms.toolbox.mixture_inference import (
     Finding,
     finding_learnt,
     finding_report,
@@ -21,10 +23,8 @@ from floral.algorithms.finding import (
     finding_told,
     found_logits,
 )
-from floral.algorithms.inputs import check_inputs
-from floral.algorithms.local import LocalSolver, solve
-from floral.algorithms.parts import by_part
-from floral.algorithms.server import guarded_step, server_step, start_server_step
+from floral.algorithms.toolbox.parts import by_part
+from floral.algorithms.toolbox.server import guarded_step, server_step, start_server_step
 from floral.errors import SpecError
 from floral.mixtures import Mixing, shares_of, traits_check
 from floral.models.base import Model

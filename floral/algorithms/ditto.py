@@ -4,9 +4,9 @@ import optax
 
 from floral import check
 from floral.algorithms.base import FederatedAlgorithm
-from floral.algorithms.corrections import pulled
 from floral.algorithms.fedavg import fedavg, objective_of
-from floral.algorithms.local import LocalSolver, solve
+from floral.algorithms.toolbox.corrections import pulled
+from floral.algorithms.toolbox.local import LocalSolver, solve
 from floral.models.base import Model
 from floral.random import stream
 from floral.typing import Loss

@@ -9,11 +9,11 @@ import optax
 from floral import check, tree
 from floral.adaptors import AdaptedModel, Bank, Factored, factor_pairs, init_bank, merge
 from floral.algorithms.base import Download, FederatedAlgorithm, Upload
-from floral.algorithms.inputs import check_inputs
-from floral.algorithms.local import LocalSolver, solve
-from floral.algorithms.parts import by_part
-from floral.algorithms.server import guarded_step, server_step, start_server_step
-from floral.algorithms.stats import average_stats, stats_update
+from floral.algorithms.toolbox.inputs import check_inputs
+from floral.algorithms.toolbox.local import LocalSolver, solve
+from floral.algorithms.toolbox.parts import by_part
+from floral.algorithms.toolbox.server import guarded_step, server_step, start_server_step
+from floral.algorithms.toolbox.stats import average_stats, stats_update
 from floral.errors import SpecError
 from floral.random import stream
 from floral.typing import Array, Loss, Params, PyTree

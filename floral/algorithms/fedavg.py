@@ -11,11 +11,11 @@ import optax
 
 from floral import check, tree
 from floral.algorithms.base import Context, Download, FederatedAlgorithm, Objective, Upload
-from floral.algorithms.corrections import pulled
-from floral.algorithms.inputs import check_inputs
-from floral.algorithms.local import LocalSolver, solve
-from floral.algorithms.server import guarded_step, server_step, start_server_step
-from floral.algorithms.stats import average_stats, stats_update
+from floral.algorithms.toolbox.corrections import pulled
+from floral.algorithms.toolbox.inputs import check_inputs
+from floral.algorithms.toolbox.local import LocalSolver, solve
+from floral.algorithms.toolbox.server import guarded_step, server_step, start_server_step
+from floral.algorithms.toolbox.stats import average_stats, stats_update
 from floral.data import Batches
 from floral.models.base import Model
 from floral.typing import Array, Key, Loss, Params, PyTree

@@ -9,11 +9,11 @@ import optax
 from floral import check, tree
 from floral.algorithms.base import Download, FederatedAlgorithm, Upload
 from floral.algorithms.fedavg import FedAvgServer, fedavg, objective_of
-from floral.algorithms.inputs import check_inputs
-from floral.algorithms.local import LocalSolver, solve
 from floral.algorithms.partial import parts_of_model, with_frozen
-from floral.algorithms.server import guarded_step, server_step, start_server_step
-from floral.algorithms.stats import average_stats, stats_update
+from floral.algorithms.toolbox.inputs import check_inputs
+from floral.algorithms.toolbox.local import LocalSolver, solve
+from floral.algorithms.toolbox.server import guarded_step, server_step, start_server_step
+from floral.algorithms.toolbox.stats import average_stats, stats_update
 from floral.data import as_batches
 from floral.models.base import Model
 from floral.typing import Loss, PyTree

@@ -7,8 +7,8 @@ import optax
 from floral import tree
 from floral.algorithms.base import FederatedAlgorithm, Upload
 from floral.algorithms.clustered import ensemble
-from floral.algorithms.finding import found_logits
-from floral.algorithms.local import LocalSolver, solve
+from floral.algorithms.toolbox.local import LocalSolver, solve
+from floral.algorithms.toolbox.mixture_inference import found_logits
 from floral.mixtures import responsibilities
 from floral.models.base import Model
 from floral.random import stream

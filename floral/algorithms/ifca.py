@@ -4,7 +4,7 @@ import optax
 
 from floral.algorithms.base import FederatedAlgorithm
 from floral.algorithms.clustered import ensemble
-from floral.algorithms.local import LocalSolver
+from floral.algorithms.toolbox.local import LocalSolver
 from floral.mixtures import exponential_weights
 from floral.models.base import Model
 from floral.typing import Loss, PyTree

@@ -13,8 +13,8 @@ import optax
 from floral import check
 from floral.algorithms.base import FederatedAlgorithm
 from floral.algorithms.fedavg import FedAvgServer, fedavg
-from floral.algorithms.inputs import check_inputs
-from floral.algorithms.local import LocalSolver
+from floral.algorithms.toolbox.inputs import check_inputs
+from floral.algorithms.toolbox.local import LocalSolver
 from floral.data import Batches, as_batches
 from floral.errors import SpecError
 from floral.models.base import Model

@@ -8,7 +8,7 @@ import optax
 from floral.adaptors import AdaptedModel
 from floral.algorithms._floral.factory import floral
 from floral.algorithms.base import FederatedAlgorithm
-from floral.algorithms.local import LocalSolver
+from floral.algorithms.toolbox.local import LocalSolver
 from floral.mixtures import Mixing
 from floral.typing import Loss
 

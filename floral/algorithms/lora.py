@@ -11,8 +11,8 @@ import optax
 
 from floral.adaptors import AdaptedModel
 from floral.algorithms.base import FederatedAlgorithm
-from floral.algorithms.local import LocalSolver
 from floral.algorithms.local_adaptor import one_adaptor
+from floral.algorithms.toolbox.local import LocalSolver
 from floral.typing import Loss
 
 __all__ = ["fedsa_lora", "ffa_lora"]

@@ -14,10 +14,10 @@ import optax
 from floral import check, tree
 from floral.algorithms.base import Download, FederatedAlgorithm, Objective, Upload
 from floral.algorithms.fedavg import FedAvgServer, objective_of
-from floral.algorithms.inputs import check_inputs, check_sample
-from floral.algorithms.local import LocalSolver, solve
-from floral.algorithms.server import guarded_step, server_step, start_server_step
-from floral.algorithms.stats import average_stats, stats_update
+from floral.algorithms.toolbox.inputs import check_inputs, check_sample
+from floral.algorithms.toolbox.local import LocalSolver, solve
+from floral.algorithms.toolbox.server import guarded_step, server_step, start_server_step
+from floral.algorithms.toolbox.stats import average_stats, stats_update
 from floral.errors import SpecError
 from floral.models.base import Model
 from floral.models.given import check_model

@@ -6,11 +6,11 @@ import optax
 
 from floral import check, tree
 from floral.algorithms.base import FederatedAlgorithm, Upload
-from floral.algorithms.corrections import pulled
 from floral.algorithms.fedavg import fedavg, objective_of
-from floral.algorithms.inputs import check_inputs
-from floral.algorithms.local import LocalSolver, solve
-from floral.algorithms.stats import stats_update
+from floral.algorithms.toolbox.corrections import pulled
+from floral.algorithms.toolbox.inputs import check_inputs
+from floral.algorithms.toolbox.local import LocalSolver, solve
+from floral.algorithms.toolbox.stats import stats_update
 from floral.errors import SpecError
 from floral.models.base import Model
 from floral.random import stream

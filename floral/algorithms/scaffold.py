@@ -8,11 +8,11 @@ import optax
 
 from floral import check, tree
 from floral.algorithms.base import Download, FederatedAlgorithm, Upload
-from floral.algorithms.corrections import shifted
 from floral.algorithms.fedavg import fedavg, objective_of, trained_upload
-from floral.algorithms.inputs import check_inputs
-from floral.algorithms.local import LocalSolver
-from floral.algorithms.server import server_step, start_server_step
+from floral.algorithms.toolbox.corrections import shifted
+from floral.algorithms.toolbox.inputs import check_inputs
+from floral.algorithms.toolbox.local import LocalSolver
+from floral.algorithms.toolbox.server import server_step, start_server_step
 from floral.data import as_batches
 from floral.errors import SpecError
 from floral.models.base import Model

@@ -42,8 +42,8 @@ def _one(module: str, name: str):
 
 
 def _local():
-    module = import_module("floral.algorithms.optimizers")
-    as_local = import_module("floral.algorithms.local").as_local
+    module = import_module("floral.algorithms.toolbox.optimizers")
+    as_local = import_module("floral.algorithms.toolbox.local").as_local
     return {name: as_local(getattr(module, name)) for name in module.__all__}
 
 
@@ -134,10 +134,12 @@ def _algorithms():
 
 ALGORITHM = Area("algorithm", _algorithms)
 OPTIMIZER = Area(
-    "optimizer", _from("floral.algorithms.optimizers", "sgd", "adam", "adamw", "yogi", "adagrad")
+    "optimizer",
+    _from("floral.algorithms.toolbox.optimizers", "sgd", "adam", "adamw", "yogi", "adagrad"),
 )
 SCHEDULE = Area(
-    "schedule", _from("floral.algorithms.schedules", "cosine", "linear", "step", "linear_warm_up")
+    "schedule",
+    _from("floral.algorithms.toolbox.schedules", "cosine", "linear", "step", "linear_warm_up"),
 )
 AUGMENT = Area("augment", _from("floral.data", "flip_crop"))
 LOCAL = Area(

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, NewType
 from floral import check
 from floral.adaptors import Adaptor, Rule
 from floral.algorithms import FederatedAlgorithm, LocalSolver
-from floral.algorithms.schedules import Schedule
+from floral.algorithms.toolbox.schedules import Schedule
 from floral.data import (
     Augment,
     Batching,

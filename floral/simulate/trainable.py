@@ -8,7 +8,7 @@ import numpy as np
 
 from floral import tree
 from floral.algorithms.base import FederatedAlgorithm
-from floral.algorithms.steps import check_steps
+from floral.algorithms.toolbox.steps import check_steps
 from floral.data import Batching, FederatedDataset
 from floral.errors import SpecError
 from floral.messages import Context, Reduced, Upload

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from floral import algorithms, mixtures, simulate
-from floral.algorithms.server import guarded_step, init_stack, step_stack
+from floral.algorithms.toolbox.server import guarded_step, init_stack, step_stack
 from floral.messages import Reduced
 
 OPTIMIZERS = {

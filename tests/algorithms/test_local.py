@@ -5,7 +5,7 @@ import optax
 import pytest
 
 from floral import algorithms
-from floral.algorithms import optimizers
+from floral.algorithms.toolbox import optimizers
 from floral.errors import SpecError
 from floral.random import stream
 

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from floral import adaptors, algorithms, data, losses, mixtures, models, simulate, tree
-from floral.algorithms.parts import by_part, roles
+from floral.algorithms.toolbox.parts import by_part, roles
 from floral.errors import SpecError
 from floral.uplink import uplink, weighted_mean
 

@@ -5,7 +5,7 @@ import optax
 import pytest
 
 from floral import algorithms
-from floral.algorithms import optimizers, schedules
+from floral.algorithms.toolbox import optimizers, schedules
 from floral.errors import SpecError
 
 

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import floral as fl
-from floral.algorithms import FederatedAlgorithm, optimizers
+from floral.algorithms import FederatedAlgorithm
+from floral.algorithms.toolbox import optimizers
 from floral.data.ownership import Partition
 from floral.errors import FloralError
 

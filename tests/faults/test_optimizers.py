@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from floral import algorithms, data, losses, models, simulate
-from floral.algorithms.steps import first_moving_step
+from floral.algorithms.toolbox.steps import first_moving_step
 from floral.errors import SpecError
 from floral.uplink import uplink
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from floral import tree
 from floral.adaptors import Bank, Plan, center, check_centers
-from floral.algorithms.parts import Parts
+from floral.algorithms.toolbox.parts import Parts
 from floral.errors import SpecError
 
 __all__ = ["then_centered"]

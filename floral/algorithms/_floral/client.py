@@ -10,11 +10,11 @@ import optax
 from floral import tree
 from floral.adaptors import AdaptedModel, Bank, weights_at
 from floral.algorithms.base import Upload
-from floral.algorithms.evidence import one_by_one
-from floral.algorithms.finding import finding_told, found_logits
-from floral.algorithms.local import LocalSolver, solve
-from floral.algorithms.parts import Parts, by_part, true_paths
-from floral.algorithms.stats import OwnStats, stats_update
+from floral.algorithms.toolbox.adaptor_losses import one_by_one
+from floral.algorithms.toolbox.local import LocalSolver, solve
+from floral.algorithms.toolbox.mixture_inference import finding_told, found_logits
+from floral.algorithms.toolbox.parts import Parts, by_part, true_paths
+from floral.algorithms.toolbox.stats import OwnStats, stats_update
 from floral.mixtures import Mixing, shares_of
 from floral.random import stream
 from floral.typing import Array, Loss, PyTree

@@ -30,12 +30,12 @@ from floral.algorithms._floral.centering import then_centered
 from floral.algorithms._floral.client import client_side
 from floral.algorithms._floral.server import FloralServer, server_side
 from floral.algorithms.base import Diagnostics, FederatedAlgorithm
-from floral.algorithms.finding import finding_report
-from floral.algorithms.inputs import check_inputs
-from floral.algorithms.local import LocalSolver
-from floral.algorithms.parts import roles, true_paths
-from floral.algorithms.server import server_step
-from floral.algorithms.stats import own_stats
+from floral.algorithms.toolbox.inputs import check_inputs
+from floral.algorithms.toolbox.local import LocalSolver
+from floral.algorithms.toolbox.mixture_inference import finding_report
+from floral.algorithms.toolbox.parts import roles, true_paths
+from floral.algorithms.toolbox.server import server_step
+from floral.algorithms.toolbox.stats import own_stats
 from floral.errors import SpecError
 from floral.mixtures import Mixing, per_layer, traits_check
 from floral.typing import Loss, PyTree

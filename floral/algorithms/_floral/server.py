@@ -10,10 +10,15 @@ import optax
 from floral import tree
 from floral.adaptors import AdaptedModel, init_bank
 from floral.algorithms.base import Download
-from floral.algorithms.finding import Finding, finding_learnt, finding_sent, finding_start
-from floral.algorithms.parts import Parts
-from floral.algorithms.server import guarded_step, init_stack, start_server_step, step_stack
-from floral.algorithms.stats import OwnStats, average_stats
+from floral.algorithms.toolbox.mixture_inference import (
+    Finding,
+    finding_learnt,
+    finding_sent,
+    finding_start,
+)
+from floral.algorithms.toolbox.parts import Parts
+from floral.algorithms.toolbox.server import guarded_step, init_stack, start_server_step, step_stack
+from floral.algorithms.toolbox.stats import OwnStats, average_stats
 from floral.mixtures import Mixing
 from floral.random import stream
 from floral.typing import Array, Params, PyTree

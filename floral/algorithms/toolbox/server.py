@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from floral import tree
-from floral.algorithms.steps import check_optimizer, fresh, step
+from floral.algorithms.toolbox.steps import check_optimizer, fresh, step
 from floral.messages import evidence
 from floral.random import rekeyed, stream
 from floral.typing import Array, Key, PyTree

@@ -15,9 +15,9 @@ import optax
 
 from floral import check
 from floral.algorithms.base import Objective
-from floral.algorithms.corrections import scaled
-from floral.algorithms.schedules import check_schedule
-from floral.algorithms.steps import as_before, check_optimizer, fresh, step
+from floral.algorithms.toolbox.corrections import scaled
+from floral.algorithms.toolbox.schedules import check_schedule
+from floral.algorithms.toolbox.steps import as_before, check_optimizer, fresh, step
 from floral.data import Batches, as_batches
 from floral.errors import SpecError
 from floral.random import stream

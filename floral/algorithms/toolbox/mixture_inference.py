@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from floral.algorithms.evidence import next_prices, refreshed
+from floral.algorithms.toolbox.adaptor_losses import next_prices, refreshed
 from floral.data import Batches, distinct_examples
 from floral.messages import GROUPING, Download, Reduced, evidence
 from floral.mixtures import Mixing

@@ -7,7 +7,7 @@ import jax
 
 from floral import check
 from floral.adaptors import AdaptedModel
-from floral.algorithms.local import LocalSolver
+from floral.algorithms.toolbox.local import LocalSolver
 from floral.errors import SpecError
 from floral.mixtures import Mixing
 from floral.models.given import check_model
