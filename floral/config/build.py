@@ -26,8 +26,8 @@ from floral.mixtures import Mixing, softmax
 from floral.models import Model, augmented
 from floral.processes.agreement import check_devices
 from floral.simulate import Execution, Simulator, make_simulator, sample_batch
-from floral.simulate.fit import start_of_model
-from floral.simulate.probe import Timings, untimed
+from floral.simulate.checks.fit import start_of_model
+from floral.simulate.machine.probe import Timings, untimed
 
 __all__ = ["Experiment", "build", "build_dataset"]
 

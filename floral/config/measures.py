@@ -14,7 +14,7 @@ from floral.config.schema.signature import takes_wiring
 from floral.data import FederatedDataset
 from floral.errors import ConfigError, SpecError
 from floral.metrics import Metric, accuracy, from_per_example
-from floral.simulate.fit import as_metrics
+from floral.simulate.checks.fit import as_metrics
 from floral.typing import Batch, Loss, PyTree
 
 __all__ = ["check_one_number", "loss_of", "metrics_of", "smaller_is_better"]

@@ -12,7 +12,7 @@ from pathlib import Path
 from floral.config.reading.yaml_file import write_atomically
 from floral.files import FileError
 from floral.processes.agreement import broadcast_from_first, on_first_process
-from floral.simulate.probe import Probe, Timings
+from floral.simulate.machine.probe import Probe, Timings
 
 __all__ = ["recalled", "remembered", "said"]
 

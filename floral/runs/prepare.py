@@ -13,7 +13,7 @@ from floral.errors import ConfigError, FloralError
 from floral.records import checkpoint
 from floral.records.load import load_run, saved_chunk, start_folder
 from floral.records.state import start_state
-from floral.simulate.probe import Timings, untimed
+from floral.simulate.machine.probe import Timings, untimed
 from floral.typing import PyTree
 
 __all__ = ["build_all", "source_of"]

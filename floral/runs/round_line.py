@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from floral.simulate.reported import shown_name
+from floral.simulate.checks.reported import shown_name
 
 __all__ = ["round_line"]
 

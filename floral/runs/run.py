@@ -34,7 +34,7 @@ from floral.runs.prepare import build_all, source_of
 from floral.runs.progress import Progress, Silent
 from floral.runs.restarts import tried
 from floral.runs.train import Interrupted, run_method
-from floral.simulate.probe import Timings
+from floral.simulate.machine.probe import Timings
 from floral.text_table import aligned
 
 __all__ = ["Result", "load_run", "resume", "run"]

@@ -1,11 +1,11 @@
 """The simulator: thousands of clients in one compiled round."""
 
 from floral.simulate.assembly import make_simulator, sample_batch
-from floral.simulate.costs import Costs
-from floral.simulate.diagnose import Variances
-from floral.simulate.execution import Execution, execution
+from floral.simulate.evaluation.diagnose import Variances
+from floral.simulate.evaluation.personalize import Personalization, personalization
 from floral.simulate.grow import grow
-from floral.simulate.personalize import Personalization, personalization
+from floral.simulate.machine.costs import Costs
+from floral.simulate.machine.execution import Execution, execution
 from floral.simulate.restarts import best_start, start_key
 from floral.simulate.sampling import Sampler, fixed, full, scheduled
 from floral.simulate.simulator import Simulator

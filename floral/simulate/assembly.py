@@ -15,21 +15,7 @@ from floral.errors import SpecError
 from floral.messages import GROUPING
 from floral.metrics import Metric
 from floral.models import Model
-from floral.simulate.averaging import make_averaging_gap
-from floral.simulate.clients import DeviceData, client_context, on_devices
-from floral.simulate.costs import costs_of, trace_turn
-from floral.simulate.cpu_kernels import with_fast_kernels
-from floral.simulate.diagnosis import Diagnosis
-from floral.simulate.evaluator import Evaluator
-from floral.simulate.execution import (
-    Execution,
-    chosen_devices,
-    chunk_size,
-    evaluated_together,
-    stays_on_host,
-)
-from floral.simulate.feed import Feed
-from floral.simulate.fit import (
+from floral.simulate.checks.fit import (
     as_metrics,
     check_loss,
     check_metrics,
@@ -39,20 +25,34 @@ from floral.simulate.fit import (
     outputs_of_model,
     start_of_model,
 )
-from floral.simulate.fit_uplink import check_sampler, check_uplink, room_of
-from floral.simulate.memory import Memory, largest_chunk, predicted
-from floral.simulate.own_models import OwnModels
-from floral.simulate.padding import check_padding
-from floral.simulate.personalize import Personalization, who_personalizes
-from floral.simulate.personalize import personalization as make_personalization
-from floral.simulate.probe import Timings, make_probe
-from floral.simulate.reach import Reach
-from floral.simulate.reported import check_reported, reported_by_reducer
+from floral.simulate.checks.fit_uplink import check_sampler, check_uplink, room_of
+from floral.simulate.checks.padding import check_padding
+from floral.simulate.checks.reported import check_reported, reported_by_reducer
+from floral.simulate.checks.trainable import check_aggregate, check_local_steps
+from floral.simulate.clients import DeviceData, client_context, on_devices
+from floral.simulate.evaluation.averaging import make_averaging_gap
+from floral.simulate.evaluation.diagnosis import Diagnosis
+from floral.simulate.evaluation.evaluator import Evaluator
+from floral.simulate.evaluation.own_models import OwnModels
+from floral.simulate.evaluation.personalize import Personalization, who_personalizes
+from floral.simulate.evaluation.personalize import personalization as make_personalization
+from floral.simulate.evaluation.reach import Reach
+from floral.simulate.feed import Feed
+from floral.simulate.machine.costs import costs_of, trace_turn
+from floral.simulate.machine.cpu_kernels import with_fast_kernels
+from floral.simulate.machine.execution import (
+    Execution,
+    chosen_devices,
+    chunk_size,
+    evaluated_together,
+    stays_on_host,
+)
+from floral.simulate.machine.memory import Memory, largest_chunk, predicted
+from floral.simulate.machine.probe import Timings, make_probe
 from floral.simulate.sampling import Sampler, full
 from floral.simulate.shard import make_mesh, replicated, share_of
 from floral.simulate.simulator import Simulator
 from floral.simulate.start import make_start, server_start
-from floral.simulate.trainable import check_aggregate, check_local_steps
 from floral.simulate.trainer import Trainer
 from floral.typing import Array, Loss
 from floral.uplink import Uplink

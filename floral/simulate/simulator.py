@@ -15,8 +15,8 @@ import numpy as np
 from floral.display import as_html
 from floral.errors import SpecError
 from floral.simulate.clients import DeviceData
-from floral.simulate.costs import Costs
-from floral.simulate.memory import Memory
+from floral.simulate.machine.costs import Costs
+from floral.simulate.machine.memory import Memory
 from floral.simulate.state import SimulationState
 from floral.typing import Array, Params, PyTree
 

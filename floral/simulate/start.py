@@ -19,12 +19,12 @@ from floral.errors import SpecError
 from floral.messages import Upload
 from floral.models import Model
 from floral.random import check_key, rekeyed, stream
+from floral.simulate.checks.trainable import check_params, check_stats
 from floral.simulate.clients import DeviceData
-from floral.simulate.execution import Execution, folder_of_rows, rows_on_host
+from floral.simulate.machine.execution import Execution, folder_of_rows, rows_on_host
 from floral.simulate.shard import replicate
 from floral.simulate.state import SimulationState, gather_rows
 from floral.simulate.table import new_table, write_rows
-from floral.simulate.trainable import check_params, check_stats
 from floral.typing import Array, Batch, Key, Params, PyTree
 from floral.uplink import Uplink
 

@@ -10,7 +10,7 @@ from floral.config.reading.resolve import read
 from floral.records import walks
 from floral.runs.prepare import build_all
 from floral.runs.progress import Silent
-from floral.simulate.probe import Probe
+from floral.simulate.machine.probe import Probe
 
 PLAIN = {"algorithm": {"kind": "fedavg"}}  # which compiles soonest: each walk is a program
 TIMED = {**PLAIN, "rounds": 2, "execution": {"walk": "timed", "devices": 1}}

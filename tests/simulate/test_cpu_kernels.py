@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from floral.simulate.cpu_kernels import with_fast_kernels
+from floral.simulate.machine.cpu_kernels import with_fast_kernels
 
 CANONICAL = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
 

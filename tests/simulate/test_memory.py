@@ -6,7 +6,7 @@ import pytest
 
 from floral import algorithms, losses, mixtures, models, simulate, tree
 from floral.errors import SpecError
-from floral.simulate.memory import largest_chunk
+from floral.simulate.machine.memory import largest_chunk
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from floral.simulate.moments import no_moments, of_all_groups, variance, with_value
+from floral.simulate.evaluation.moments import no_moments, of_all_groups, variance, with_value
 
 STRUCT = {"w": jax.ShapeDtypeStruct((3, 2), jnp.float32), "b": jax.ShapeDtypeStruct((), "float32")}
 WEIGHTS = np.array([3.0, 1.0, 0.0, 2.0, 5.0, 2.0])

@@ -7,7 +7,7 @@ import pytest
 
 from floral import simulate
 from floral.errors import SpecError
-from floral.simulate.probe import trial_chunks
+from floral.simulate.machine.probe import trial_chunks
 
 TIMED = simulate.execution(walk="timed")
 

@@ -6,7 +6,7 @@ import pytest
 
 from floral import adaptors, algorithms, data, losses, metrics, mixtures, models, simulate, uplink
 from floral.errors import SpecError
-from floral.simulate.execution import chunk_size, evaluated_together
+from floral.simulate.machine.execution import chunk_size, evaluated_together
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 
 from floral import simulate, tree
 from floral.errors import SpecError
-from floral.simulate.execution import folder_of_rows, rows_on_host
+from floral.simulate.machine.execution import folder_of_rows, rows_on_host
 from floral.simulate.table import copy_table, new_table, pieces, read_rows, write_rows
 from floral.uplink import uplink
 

@@ -14,7 +14,7 @@ from floral import check, tree
 from floral.data import FederatedDataset
 from floral.data.storage.lazy import is_plain
 from floral.errors import SpecError
-from floral.simulate.host_memory import device_memory, free_memory
+from floral.simulate.machine.host_memory import device_memory, free_memory
 from floral.typing import FilePath, PyTree
 
 __all__ = [

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from floral import check
 from floral.errors import SpecError
 from floral.messages import Reduced, Upload
+from floral.simulate.checks.traced import shapes, struct_of
 from floral.simulate.sampling import Sampler
-from floral.simulate.traced import shapes, struct_of
 from floral.typing import PyTree
 from floral.uplink import Uplink
 

@@ -9,8 +9,8 @@ import numpy as np
 from floral import check
 from floral.errors import SpecError
 from floral.simulate.clients import holdings
-from floral.simulate.diagnose import make_diagnose
-from floral.simulate.reach import Reach
+from floral.simulate.evaluation.diagnose import make_diagnose
+from floral.simulate.evaluation.reach import Reach
 from floral.simulate.shard import replicate
 from floral.simulate.state import SimulationState
 

@@ -19,7 +19,7 @@ from floral.adaptors.fast.uses import inner_programs
 from floral.errors import SpecError
 from floral.metrics import Metric
 from floral.models import Model
-from floral.simulate.traced import Seen
+from floral.simulate.checks.traced import Seen
 from floral.typing import Array, Batch, PyTree
 
 __all__ = ["check_padding", "mixes_examples"]

@@ -11,7 +11,7 @@ from floral.algorithms.base import FederatedAlgorithm
 from floral.data import Batching
 from floral.metrics.base import Metric
 from floral.simulate.clients import own_batches, splits_of_holdings
-from floral.simulate.personalize import ModelOf
+from floral.simulate.evaluation.personalize import ModelOf
 from floral.simulate.shard import on_each_device
 from floral.simulate.state import parts_of_state
 from floral.typing import PyTree

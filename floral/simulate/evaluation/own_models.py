@@ -10,8 +10,8 @@ import numpy as np
 from floral import check
 from floral.errors import SpecError
 from floral.simulate.clients import holdings
-from floral.simulate.personalize import ModelOf, OwnModel
-from floral.simulate.reach import How, Reach
+from floral.simulate.evaluation.personalize import ModelOf, OwnModel
+from floral.simulate.evaluation.reach import How, Reach
 from floral.simulate.shard import replicate
 from floral.simulate.state import SimulationState
 from floral.typing import Array, Params, PyTree

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from floral.data import Batching
-from floral.simulate.reach import Reach
+from floral.simulate.evaluation.reach import Reach
 from floral.simulate.round import Cohort, make_round
 from floral.simulate.shard import replicate, sharded, share_of
 from floral.simulate.state import SimulationState

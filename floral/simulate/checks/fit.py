@@ -13,12 +13,7 @@ from floral.errors import SpecError
 from floral.messages import Context
 from floral.metrics import Metric, from_per_example
 from floral.models.given import check_model
-from floral.simulate.clients import DeviceData
-from floral.simulate.execution import Execution
-from floral.simulate.execution import execution as make_execution
-from floral.simulate.personalize import Personalization
-from floral.simulate.sampling import Sampler
-from floral.simulate.traced import (
+from floral.simulate.checks.traced import (
     Seen,
     at_sizes,
     shapes,
@@ -27,7 +22,12 @@ from floral.simulate.traced import (
     traced,
     with_rows,
 )
-from floral.simulate.trainable import check_params, check_stats
+from floral.simulate.checks.trainable import check_params, check_stats
+from floral.simulate.clients import DeviceData
+from floral.simulate.evaluation.personalize import Personalization
+from floral.simulate.machine.execution import Execution
+from floral.simulate.machine.execution import execution as make_execution
+from floral.simulate.sampling import Sampler
 from floral.typing import Batch, Key, PyTree
 from floral.uplink import Reducer, Uplink
 

@@ -17,8 +17,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from floral.simulate.host_memory import device_memory
-from floral.simulate.memory import check_alone
+from floral.simulate.machine.host_memory import device_memory
+from floral.simulate.machine.memory import check_alone
 from floral.simulate.state import SimulationState
 from floral.simulate.trainer import Trainer
 from floral.typing import Key

@@ -9,9 +9,9 @@ import numpy as np
 from floral import check
 from floral.metrics.base import Metric
 from floral.simulate.clients import first_of, holdings
-from floral.simulate.evaluate import make_evaluate
-from floral.simulate.personalize import Personalization
-from floral.simulate.reach import How, Reach
+from floral.simulate.evaluation.evaluate import make_evaluate
+from floral.simulate.evaluation.personalize import Personalization
+from floral.simulate.evaluation.reach import How, Reach
 from floral.simulate.shard import deal, replicate
 from floral.simulate.state import SimulationState
 from floral.typing import PyTree

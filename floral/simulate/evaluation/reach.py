@@ -10,14 +10,14 @@ from jax.sharding import Mesh
 from floral.algorithms.base import FederatedAlgorithm
 from floral.data import FederatedDataset
 from floral.simulate.clients import DeviceData
-from floral.simulate.feed import Feed
-from floral.simulate.personalize import (
+from floral.simulate.evaluation.personalize import (
     ModelOf,
     Personalization,
     given_model,
     kept_model,
     new_model,
 )
+from floral.simulate.feed import Feed
 from floral.simulate.shard import replicate, replicated, sharded
 from floral.simulate.state import SimulationState
 from floral.simulate.table import check_current, read_rows

@@ -16,7 +16,7 @@ from floral.adaptors import weights_at
 from floral.algorithms.base import FederatedAlgorithm
 from floral.data import Batches
 from floral.simulate.clients import Holdings, splits_of_holdings
-from floral.simulate.moments import (
+from floral.simulate.evaluation.moments import (
     Moments,
     no_moments,
     of_all_groups,
@@ -24,7 +24,7 @@ from floral.simulate.moments import (
     variance,
     with_value,
 )
-from floral.simulate.personalize import ModelOf
+from floral.simulate.evaluation.personalize import ModelOf
 from floral.simulate.shard import on_each_device
 from floral.simulate.state import parts_of_state
 from floral.typing import Array, Batch, PyTree

@@ -1,0 +1,1 @@
+"""What must fit before a simulator is compiled, each misfit in one sentence."""

@@ -1,0 +1,1 @@
+"""Clients evaluated: personalized, predicting, diagnosed, exported."""
