@@ -20,7 +20,7 @@ from floral.algorithms.toolbox.server import guarded_step, server_step, start_se
 from floral.algorithms.toolbox.stats import average_stats, stats_update
 from floral.errors import SpecError
 from floral.models.base import Model
-from floral.models.given import check_model
+from floral.models.frameworks.given import check_model
 from floral.typing import Loss, PyTree
 
 __all__ = ["fedbn", "fedper", "fedrep", "local_only", "partial", "parts_of_model", "with_frozen"]

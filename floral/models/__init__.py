@@ -2,10 +2,10 @@
 
 from floral.models.base import Model, augmented, from_function
 from floral.models.cnn import cnn
-from floral.models.equinox import from_equinox
-from floral.models.linen import from_linen
+from floral.models.frameworks.equinox import from_equinox
+from floral.models.frameworks.linen import from_linen
+from floral.models.frameworks.nnx import from_nnx
 from floral.models.mlp import linear, mlp
-from floral.models.nnx import from_nnx
 from floral.models.resnet import resnet
 from floral.models.vgg import vgg
 from floral.models.vit import vit

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from floral import check
 from floral.errors import SpecError
 from floral.models.base import Model
+from floral.models.frameworks.linen import from_linen
 from floral.models.images import as_images, check_sides
-from floral.models.linen import from_linen
 
 __all__ = ["cnn"]
 

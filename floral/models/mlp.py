@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from floral import check
 from floral.errors import SpecError
 from floral.models.base import Model
+from floral.models.frameworks.linen import from_linen
 from floral.models.inits import INITS, draws
-from floral.models.linen import from_linen
 from floral.models.norms import batch_norm, norm_arguments
 
 __all__ = ["linear", "mlp"]

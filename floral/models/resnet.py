@@ -17,8 +17,8 @@ import jax.numpy as jnp
 from floral import check
 from floral.errors import SpecError
 from floral.models.base import Model
+from floral.models.frameworks.linen import from_linen
 from floral.models.images import as_images, check_divides
-from floral.models.linen import from_linen
 from floral.typing import Array
 
 __all__ = ["resnet"]

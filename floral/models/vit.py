@@ -15,8 +15,8 @@ from floral import check
 from floral.errors import SpecError
 from floral.models.base import Model
 from floral.models.blocks import TransformerBlock
+from floral.models.frameworks.linen import from_linen
 from floral.models.images import as_images, check_divides, check_patches
-from floral.models.linen import from_linen
 from floral.typing import Array
 
 __all__ = ["vit"]

@@ -10,7 +10,7 @@ from floral.adaptors import Rule, adapt, additive, conv, embedding, init_bank, l
 from floral.adaptors.bank import weighted_deltas
 from floral.adaptors.conv import LAYOUTS
 from floral.adaptors.fast.choice import cheaper_merged, mixed_delta
-from floral.models.linen import from_linen
+from floral.models.frameworks.linen import from_linen
 from floral.operations import work_of
 
 KEY = jax.random.key(0)

@@ -9,7 +9,7 @@ from flax import linen as nn
 from floral.adaptors import Rule, conv, make_plan
 from floral.adaptors.conv import LAYOUTS
 from floral.errors import SpecError
-from floral.models.linen import from_linen
+from floral.models.frameworks.linen import from_linen
 from floral.tree import num_parameters
 
 KEY = jax.random.key(0)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from floral.adaptors import Rule, additive, conv, embedding, low_rank, make_plan
 from floral.errors import SpecError
-from floral.models.linen import from_linen
+from floral.models.frameworks.linen import from_linen
 
 KEY = jax.random.key(0)
 

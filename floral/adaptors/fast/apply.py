@@ -25,7 +25,7 @@ from floral.adaptors.fast.survey import known_leaf, refusals
 from floral.adaptors.plan import make_plan
 from floral.errors import SpecError
 from floral.models.base import Model
-from floral.models.given import check_model
+from floral.models.frameworks.given import check_model
 from floral.tree import map_with_path, paths
 from floral.typing import Batch, Key, Params, PyTree
 
@@ -84,7 +84,7 @@ def adapt(model: Model, rules: Sequence[Rule], batch: Batch) -> AdaptedModel:
 
     Example:
       >>> from floral.adaptors import Rule, low_rank
-      >>> from floral.models.linen import from_linen
+      >>> from floral.models.frameworks.linen import from_linen
       >>> batch = {"x": jnp.ones((4, 3))}
       >>> adapt(from_linen(nn.Dense(2)), [Rule(".*/kernel", low_rank(rank=1))], batch).methods
       {'params/kernel': 'fast'}
@@ -126,7 +126,7 @@ def adapted(
 
     Example:
       >>> from floral.adaptors import Rule, init_bank, low_rank, make_plan
-      >>> from floral.models.linen import from_linen
+      >>> from floral.models.frameworks.linen import from_linen
       >>> model, batch = from_linen(nn.Dense(2)), {"x": jnp.ones((4, 3))}
       >>> params, stats = model.init(jax.random.key(0), batch)
       >>> plan = make_plan([Rule(".*/kernel", low_rank(rank=1))], params)

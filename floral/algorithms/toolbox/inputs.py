@@ -10,7 +10,7 @@ from floral.adaptors import AdaptedModel
 from floral.algorithms.toolbox.local import LocalSolver
 from floral.errors import SpecError
 from floral.mixtures import Mixing
-from floral.models.given import check_model
+from floral.models.frameworks.given import check_model
 
 __all__ = ["check_inputs", "check_sample"]
 

@@ -12,7 +12,7 @@ from floral.data import batching as make_batching
 from floral.errors import SpecError
 from floral.messages import Context
 from floral.metrics import Metric, from_per_example
-from floral.models.given import check_model
+from floral.models.frameworks.given import check_model
 from floral.simulate.checks.traced import (
     Seen,
     at_sizes,

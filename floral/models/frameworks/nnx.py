@@ -18,7 +18,7 @@ from floral import check
 from floral.check import described
 from floral.errors import SpecError
 from floral.models.base import Model
-from floral.models.calls import check_call, training_arguments
+from floral.models.frameworks.calls import check_call, training_arguments
 from floral.typing import Array, Key, PyTree
 
 __all__ = ["from_nnx"]
