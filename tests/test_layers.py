@@ -4,6 +4,7 @@ So that parts meet only through types: a data set knows no algorithm, an algorit
 """
 
 import ast
+import importlib
 import subprocess
 import sys
 import tomllib
@@ -106,6 +107,20 @@ def test_every_module_has_a_layer():
 def test_a_module_imports_only_from_layers_below(path):
     wrong = {name for name in areas_imported(path) if not may_import(area(path), name)}
     assert not wrong, f"{path.name} of layer {layer(area(path))} imports {wrong}"
+
+
+@pytest.mark.parametrize(
+    "package",
+    sorted(ROOT.rglob("__init__.py")),
+    ids=lambda path: str(path.parent.relative_to(ROOT)),
+)
+def test_no_module_is_hidden_by_a_name_that_its_folder_exports(package):
+    if package.parent == ROOT:
+        return  # its names are its modules
+    dotted = ".".join(("floral", *package.parent.relative_to(ROOT).parts))
+    exported = getattr(importlib.import_module(dotted), "__all__", ())
+    modules = {path.stem for path in package.parent.iterdir() if path.name[0] not in "._"}
+    assert not modules & set(exported)
 
 
 def is_heavy(name):

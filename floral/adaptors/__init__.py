@@ -4,7 +4,11 @@ Rules and params make a plan, a plan makes a bank of C adaptors, and a mixture o
 client's personal model: `merge` defines it, `adapted` computes it without building it.
 """
 
-from floral.adaptors.additive import additive
+from floral.adaptors._additive import additive
+from floral.adaptors._center import center, check_centers
+from floral.adaptors._conv import conv
+from floral.adaptors._low_rank import embedding, low_rank
+from floral.adaptors._precondition import precondition
 from floral.adaptors.bank import (
     add_adaptors,
     bank_parameters,
@@ -18,12 +22,8 @@ from floral.adaptors.bank import (
     weights_at,
 )
 from floral.adaptors.base import Adaptor, Bank, Factored, Op, Plan, Product, Rule, Weights
-from floral.adaptors.center import center, check_centers
-from floral.adaptors.conv import conv
 from floral.adaptors.fast.apply import AdaptedModel, adapt, adapted
-from floral.adaptors.low_rank import embedding, low_rank
 from floral.adaptors.plan import PlanRow, format_table, make_plan, plan_table
-from floral.adaptors.precondition import precondition
 from floral.adaptors.product import best_pair, best_pair_of_sum, factor_pairs
 from floral.adaptors.similarity import cosines, likeness
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from floral.adaptors.additive import additive
-from floral.adaptors.conv import conv
-from floral.adaptors.low_rank import low_rank
+from floral.adaptors._additive import additive
+from floral.adaptors._conv import conv
+from floral.adaptors._low_rank import low_rank
 from floral.errors import SpecError
 from floral.tree import paths
 from floral.typing import Params

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import optax
 
 from floral.adaptors import AdaptedModel
+from floral.algorithms._local_adaptor import one_adaptor
 from floral.algorithms.base import FederatedAlgorithm
-from floral.algorithms.local_adaptor import one_adaptor
 from floral.algorithms.toolbox.local import LocalSolver
 from floral.typing import Loss
 

@@ -5,7 +5,10 @@ from floral.mixtures.aggregation import (
     aggregation_weights,
     effective_clients,
 )
-from floral.mixtures.agreement import (
+from floral.mixtures.base import Grouping, Mixing, Refresh, per_layer, shares_of, traits_check
+from floral.mixtures.clustering.discriminants import DiscriminantsState, discriminants
+from floral.mixtures.evidence import exponential_weights, responsibilities
+from floral.mixtures.quality import (
     agreement,
     cluster_scores,
     effective_adaptors,
@@ -13,9 +16,6 @@ from floral.mixtures.agreement import (
     matching,
     sharpness,
 )
-from floral.mixtures.base import Grouping, Mixing, Refresh, per_layer, shares_of, traits_check
-from floral.mixtures.clustering.discriminants import DiscriminantsState, discriminants
-from floral.mixtures.evidence import exponential_weights, responsibilities
 from floral.mixtures.weights import known, softmax, top_k
 
 __all__ = [

@@ -11,7 +11,7 @@ import numpy as np
 from floral import check
 from floral.errors import SpecError
 from floral.messages import evidence
-from floral.mixtures.agreement import clusters_of, mixtures_of, stands_for
+from floral.mixtures.quality import clusters_of, mixtures_of, stands_for
 
 __all__ = ["aggregation_mismatch", "aggregation_weights", "effective_clients"]
 

@@ -1,9 +1,9 @@
 """The simulator: thousands of clients in one compiled round."""
 
+from floral.simulate._grow import grow
 from floral.simulate.assembly import make_simulator, sample_batch
 from floral.simulate.evaluation.diagnose import Variances
 from floral.simulate.evaluation.personalize import Personalization, personalization
-from floral.simulate.grow import grow
 from floral.simulate.machine.costs import Costs
 from floral.simulate.machine.execution import Execution, execution
 from floral.simulate.restarts import best_start, start_key

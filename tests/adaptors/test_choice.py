@@ -7,8 +7,8 @@ import pytest
 from flax import linen as nn
 
 from floral.adaptors import Rule, adapt, additive, conv, embedding, init_bank, low_rank
+from floral.adaptors._conv import LAYOUTS
 from floral.adaptors.bank import weighted_deltas
-from floral.adaptors.conv import LAYOUTS
 from floral.adaptors.fast.choice import cheaper_merged, mixed_delta
 from floral.models.frameworks.linen import from_linen
 from floral.operations import work_of

@@ -7,7 +7,7 @@ import pytest
 from flax import linen as nn
 
 from floral.adaptors import Rule, conv, make_plan
-from floral.adaptors.conv import LAYOUTS
+from floral.adaptors._conv import LAYOUTS
 from floral.errors import SpecError
 from floral.models.frameworks.linen import from_linen
 from floral.tree import num_parameters

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from floral import algorithms, data, losses, metrics, models, simulate
-from floral.algorithms.knn_per import Memory
+from floral.algorithms._knn_per import Memory
 from floral.errors import SpecError
 from floral.metrics import from_per_example
 

@@ -5,7 +5,7 @@ import pytest
 
 from floral import models, tree
 from floral.errors import SpecError
-from floral.models.resnet import BasicBlock
+from floral.models._resnet import BasicBlock
 
 KEY = jax.random.key(0)
 

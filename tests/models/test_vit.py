@@ -7,8 +7,8 @@ import pytest
 
 from floral import models, tree
 from floral.errors import SpecError
+from floral.models._vit import _patches
 from floral.models.blocks import Attention
-from floral.models.vit import _patches
 
 KEY = jax.random.key(0)
 

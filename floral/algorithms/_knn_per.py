@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import optax
 
 from floral import check
+from floral.algorithms._fedavg import FedAvgServer, fedavg
 from floral.algorithms.base import FederatedAlgorithm
-from floral.algorithms.fedavg import FedAvgServer, fedavg
 from floral.algorithms.toolbox.inputs import check_inputs
 from floral.algorithms.toolbox.local import LocalSolver
 from floral.data import Batches, as_batches

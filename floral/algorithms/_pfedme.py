@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import optax
 
 from floral import check, tree
+from floral.algorithms._fedavg import fedavg, objective_of
 from floral.algorithms.base import FederatedAlgorithm, Upload
-from floral.algorithms.fedavg import fedavg, objective_of
 from floral.algorithms.toolbox.corrections import pulled
 from floral.algorithms.toolbox.inputs import check_inputs
 from floral.algorithms.toolbox.local import LocalSolver, solve

@@ -23,8 +23,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from floral import check
+from floral.adaptors._low_rank import INITS, draw_pair
 from floral.adaptors.base import Adaptor, Op
-from floral.adaptors.low_rank import INITS, draw_pair
 from floral.adaptors.product import interleaved, matrix_product
 from floral.adaptors.rank import keep_first, rank_rule, scaled, side_by_side
 from floral.errors import SpecError

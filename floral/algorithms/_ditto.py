@@ -3,8 +3,8 @@
 import optax
 
 from floral import check
+from floral.algorithms._fedavg import fedavg, objective_of
 from floral.algorithms.base import FederatedAlgorithm
-from floral.algorithms.fedavg import fedavg, objective_of
 from floral.algorithms.toolbox.corrections import pulled
 from floral.algorithms.toolbox.local import LocalSolver, solve
 from floral.models.base import Model

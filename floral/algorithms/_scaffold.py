@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import optax
 
 from floral import check, tree
+from floral.algorithms._fedavg import fedavg, objective_of, trained_upload
 from floral.algorithms.base import Download, FederatedAlgorithm, Upload
-from floral.algorithms.fedavg import fedavg, objective_of, trained_upload
 from floral.algorithms.toolbox.corrections import shifted
 from floral.algorithms.toolbox.inputs import check_inputs
 from floral.algorithms.toolbox.local import LocalSolver

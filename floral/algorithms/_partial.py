@@ -12,8 +12,8 @@ import jax
 import optax
 
 from floral import check, tree
+from floral.algorithms._fedavg import FedAvgServer, objective_of
 from floral.algorithms.base import Download, FederatedAlgorithm, Objective, Upload
-from floral.algorithms.fedavg import FedAvgServer, objective_of
 from floral.algorithms.toolbox.inputs import check_inputs, check_sample
 from floral.algorithms.toolbox.local import LocalSolver, solve
 from floral.algorithms.toolbox.server import guarded_step, server_step, start_server_step

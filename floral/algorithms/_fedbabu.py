@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import optax
 
 from floral import check, tree
+from floral.algorithms._fedavg import FedAvgServer, fedavg, objective_of
+from floral.algorithms._partial import parts_of_model, with_frozen
 from floral.algorithms.base import Download, FederatedAlgorithm, Upload
-from floral.algorithms.fedavg import FedAvgServer, fedavg, objective_of
-from floral.algorithms.partial import parts_of_model, with_frozen
 from floral.algorithms.toolbox.inputs import check_inputs
 from floral.algorithms.toolbox.local import LocalSolver, solve
 from floral.algorithms.toolbox.server import guarded_step, server_step, start_server_step

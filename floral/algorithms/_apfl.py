@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import optax
 
 from floral import check, tree
+from floral.algorithms._fedavg import fedavg, objective_of
 from floral.algorithms.base import FederatedAlgorithm, Upload
-from floral.algorithms.fedavg import fedavg, objective_of
 from floral.algorithms.toolbox.local import LocalSolver, solve
 from floral.algorithms.toolbox.parts import by_part
 from floral.algorithms.toolbox.stats import stats_update
