@@ -10,10 +10,10 @@ from jax.custom_batching import custom_vmap
 from floral import tree
 from floral.typing import Array, PyTree
 
-__all__ = ["where_asked"]
+__all__ = ["cond_any"]
 
 
-def where_asked(asked: Array, new: Callable[..., PyTree], old: PyTree, *operands: PyTree) -> PyTree:
+def cond_any(asked: Array, new: Callable[..., PyTree], old: PyTree, *operands: PyTree) -> PyTree:
     """``new(*operands)`` where it is asked for, ``old`` elsewhere.
 
     As ``jax.lax.cond``, which under ``jax.vmap`` with conditions of the lanes' own gives each lane
@@ -29,7 +29,7 @@ def where_asked(asked: Array, new: Callable[..., PyTree], old: PyTree, *operands
 
     Example:
       >>> shared = jnp.arange(1000.0)
-      >>> jax.vmap(lambda asked, at: where_asked(asked, lambda x, at: x[at], 0.0, shared, at))(
+      >>> jax.vmap(lambda asked, at: cond_any(asked, lambda x, at: x[at], 0.0, shared, at))(
       ...     jnp.array([True, False]), jnp.array([7, 8])
       ... ).tolist()
       [7.0, 0.0]
@@ -49,7 +49,7 @@ def where_asked(asked: Array, new: Callable[..., PyTree], old: PyTree, *operands
         axes = jax.tree.map(lambda is_own: 0 if is_own else None, own)
         each = jax.vmap(lane, in_axes=tuple(axes), axis_size=lanes)
         every = jax.vmap(lambda old: old, in_axes=axes[1:2], axis_size=lanes)(old)
-        chosen = where_asked(jnp.any(asked), each, every, asked, old, operands)
+        chosen = cond_any(jnp.any(asked), each, every, asked, old, operands)
         return chosen, jax.tree.map(lambda _: True, chosen)
 
     return either(jnp.asarray(asked), jax.tree.map(jnp.asarray, old), operands)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from floral.branch import where_asked
+from floral.branch import cond_any
 
 SHARED = jnp.arange(12.0).reshape(4, 3)
 
@@ -18,7 +18,7 @@ OLD = {"row": jnp.full(3, -1.0), "sum": jnp.float32(-2.0)}
 
 
 def chosen(asked, at):
-    return where_asked(asked, looked_up, OLD, SHARED, at)
+    return cond_any(asked, looked_up, OLD, SHARED, at)
 
 
 @pytest.mark.parametrize("asked", [True, False])
@@ -47,7 +47,7 @@ def test_lanes_within_lanes(same):
 
 def test_lanes_may_differ_in_what_is_old_or_asked_alone(same):
     old = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf + 5]), OLD)
-    given = jax.vmap(lambda old: where_asked(jnp.array(False), looked_up, old, SHARED, 1))(old)
+    given = jax.vmap(lambda old: cond_any(jnp.array(False), looked_up, old, SHARED, 1))(old)
     same(given, old)
     asked = jax.vmap(lambda asked: chosen(asked, 1))(jnp.array([True, False]))
     same(jax.tree.map(lambda leaf: leaf[1], asked), OLD)
@@ -62,7 +62,7 @@ def test_what_lanes_share_is_not_copied_and_nothing_runs_unless_a_lane_asks():
         return looked_up(shared, at)
 
     def each(asked, at):
-        return where_asked(asked, counted, OLD, SHARED, at)
+        return cond_any(asked, counted, OLD, SHARED, at)
 
     side_by_side = jax.jit(jax.vmap(each))
     at = jnp.arange(lanes) % 4

@@ -35,7 +35,7 @@ def collect(
     }
 
 
-def numbers(ended: seeds.Ended, command: str | None = None) -> dict[str, Any]:
+def numbers(ended: seeds.FinishedRun, command: str | None = None) -> dict[str, Any]:
     """What is kept of a run."""
     found = {} if ended.agreement is None else {"agreement": ended.agreement}
     made = {} if command is None else {"made": made_by_run(ended.place, command)}

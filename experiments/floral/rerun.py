@@ -194,7 +194,7 @@ def run(cell: Cell) -> dict[str, Any]:
         folder = floral.run(cell.config, out=out, name="run").folder
         place = folder if (folder / "summary.json").is_file() else folder / cell.method
         last = CHOICES["last"](read_lines(place / "metrics.jsonl"))
-        ended = seeds.Ended(
+        ended = seeds.FinishedRun(
             place,
             "accuracy",
             last[cell.split]["accuracy"]["mean"],

@@ -11,7 +11,7 @@ from floral.metrics import between_clients, between_seeds, over_clients, over_se
 from floral.records.intact import last_clients
 from floral.reports.plot import save_figure
 from floral.reports.seed_figure import seed_curves, seeds_figure
-from floral.reports.seeds import Ended, collect, unfinished
+from floral.reports.seeds import FinishedRun, collect, unfinished
 from floral.text_table import latex, markdown
 
 __all__ = ["compare", "probability"]
@@ -80,7 +80,7 @@ def compare(
 
 
 def _table(
-    methods: Mapping[str, dict[int, Ended]],
+    methods: Mapping[str, dict[int, FinishedRun]],
     against: str | None,
     by_client: str | None,
     confidence: float,
@@ -104,7 +104,7 @@ def _table(
     return head, rows
 
 
-def _own(seeds: Mapping[int, Ended], by_client: str | None, confidence: float) -> list[str]:
+def _own(seeds: Mapping[int, FinishedRun], by_client: str | None, confidence: float) -> list[str]:
     """Mean, with the deviation over seeds, and its interval."""
     ends = list(seeds.values())
     scale, places = _unit(ends[0])
@@ -121,8 +121,8 @@ def _own(seeds: Mapping[int, Ended], by_client: str | None, confidence: float) -
 
 
 def _less(
-    seeds: Mapping[int, Ended],
-    base: Mapping[int, Ended],
+    seeds: Mapping[int, FinishedRun],
+    base: Mapping[int, FinishedRun],
     by_client: str | None,
     confidence: float,
 ) -> list[str]:
@@ -150,7 +150,7 @@ def _less(
     return [shown, f"{_span(found, f'+{places}')} over clients", _NONE]
 
 
-def _unit(end: Ended) -> tuple[float, str]:
+def _unit(end: FinishedRun) -> tuple[float, str]:
     """Accuracies are shown in per cent."""
     return (100.0, ".1f") if end.quantity == "accuracy" else (1.0, ".3g")
 
@@ -164,12 +164,12 @@ def probability(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _agreement(seeds: Mapping[int, Ended]) -> str:
+def _agreement(seeds: Mapping[int, FinishedRun]) -> str:
     found = [end.agreement for end in seeds.values() if end.agreement is not None]
     return f"{np.mean(found):.0%}" if found else _NONE
 
 
-def _of_clients(end: Ended) -> tuple[np.ndarray, np.ndarray]:
+def _of_clients(end: FinishedRun) -> tuple[np.ndarray, np.ndarray]:
     """What each client that trained came to in the last evaluation, and on how many examples."""
     table = last_clients(end.place)
     values = table[f"test_{end.quantity}"].astype(float)

@@ -11,10 +11,10 @@ from floral.errors import ConfigError
 from floral.records.history import CHOICES
 from floral.records.intact import finished_lines, read_summary
 
-__all__ = ["Ended", "Tasks", "but_seed", "collect", "unfinished"]
+__all__ = ["FinishedRun", "Tasks", "collect", "unfinished", "without_seed"]
 
 
-class Ended(NamedTuple):
+class FinishedRun(NamedTuple):
     """What a method's run came to.
 
     Attributes:
@@ -32,7 +32,7 @@ class Ended(NamedTuple):
     seconds: float
 
 
-Tasks = dict[str, dict[str, dict[int, Ended]]]
+Tasks = dict[str, dict[str, dict[int, FinishedRun]]]
 """By task, method and seed."""
 
 
@@ -88,12 +88,12 @@ class _Variant(NamedTuple):
 
     settings: dict[str, Any]
     place: Path
-    seeds: dict[int, Ended]
+    seeds: dict[int, FinishedRun]
 
 
 def _variant_of(known: list[_Variant], place: Path, *, variants: bool) -> _Variant:
     """The group of a run, a new one if there is none of its settings."""
-    settings = but_seed(load(place / "config.yaml"))
+    settings = without_seed(load(place / "config.yaml"))
     for variant in known:
         if variant.settings == settings:
             return variant
@@ -108,7 +108,7 @@ def _variant_of(known: list[_Variant], place: Path, *, variants: bool) -> _Varia
     return known[-1]
 
 
-def _labelled(methods: Mapping[str, list[_Variant]]) -> dict[str, dict[int, Ended]]:
+def _labelled(methods: Mapping[str, list[_Variant]]) -> dict[str, dict[int, FinishedRun]]:
     """By the method's name, with the settings in which its groups differ, if there are several."""
     labelled = {}
     for method, variants in methods.items():
@@ -156,10 +156,10 @@ def unfinished(folders: Iterable[Path]) -> list[str]:
     return missing
 
 
-def but_seed(config: Mapping[str, Any]) -> dict[str, Any]:
+def without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
     """A config without what differs from seed to seed: the data's seed follows the run's."""
     return {
-        key: but_seed(value) if isinstance(value, Mapping) else value
+        key: without_seed(value) if isinstance(value, Mapping) else value
         for key, value in config.items()
         if key not in ("seed", "start_from")
     }
@@ -170,7 +170,7 @@ def _first_of_equal_data() -> Callable[[Mapping[str, Any], Path], str]:
     known: list[tuple[Any, str]] = []
 
     def name(config: Mapping[str, Any], folder: Path) -> str:
-        data = but_seed(config["data"])
+        data = without_seed(config["data"])
         for other, given in known:
             if other == data:
                 return given
@@ -190,7 +190,7 @@ def _finished(folder: Path, config: Mapping[str, Any]) -> list[tuple[str, Path]]
     return [(name, paths[name]) for name in sorted(paths, key=lambda name: order[name])]
 
 
-def _ended(place: Path, at: str, number: str) -> Ended:
+def _ended(place: Path, at: str, number: str) -> FinishedRun:
     summary = read_summary(place, short=True)
     lines = finished_lines(place)
     try:
@@ -211,4 +211,4 @@ def _ended(place: Path, at: str, number: str) -> Ended:
             f"{', '.join(CHOICES)}"
         )
     agreement = (numbers.get("mixture") or {}).get("agreement")
-    return Ended(place, quantity, tested[quantity][number], agreement, summary["seconds"])
+    return FinishedRun(place, quantity, tested[quantity][number], agreement, summary["seconds"])

@@ -22,7 +22,7 @@ from floral.simulate.clients import (
 from floral.simulate.sampling import Sampler
 from floral.simulate.shard import deal, on_each_device, share_of, summed
 from floral.simulate.state import SimulationState, gather_rows, parts_of_state, scatter_rows
-from floral.simulate.walk import Sent, Walked, walk_clients
+from floral.simulate.walk import ClientResult, CohortResult, walk_clients
 from floral.typing import Array, Key, PyTree
 from floral.uplink.base import Uplink
 
@@ -152,7 +152,7 @@ def make_round(
             weight, metrics = tree.select(
                 counts, (weight, metrics), tree.zeros_like((weight, metrics))
             )
-            return Sent(update, weight, next_row, metrics, present & ~finite)
+            return ClientResult(update, weight, next_row, metrics, present & ~finite)
 
         places = jnp.arange(ids.shape[0])
         walked = walk_clients(turn, places, chunk, uplink.reduce.fold)
@@ -185,7 +185,7 @@ def make_round(
                 (True, splits_of_holdings(fed)),
                 False,
             ),
-            joined=Walked(**joined),
+            joined=CohortResult(**joined),
         )
         walked = walk(state, data, (ids, held), cohort_size)
         counts = active & ~walked.non_finite if drops else active

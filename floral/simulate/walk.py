@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from floral.typing import Array, PyTree
 from floral.uplink.base import Fold
 
-__all__ = ["Sent", "Walked", "walk_clients"]
+__all__ = ["ClientResult", "CohortResult", "walk_clients"]
 
 
-class Sent(NamedTuple):
+class ClientResult(NamedTuple):
     """What one client's turn leaves behind.
 
     Attributes:
@@ -33,7 +33,7 @@ class Sent(NamedTuple):
     non_finite: Array
 
 
-class Walked(NamedTuple):
+class CohortResult(NamedTuple):
     """What the turns of many clients leave behind.
 
     Attributes:
@@ -52,8 +52,8 @@ class Walked(NamedTuple):
 
 
 def walk_clients(
-    turn: Callable[[Any], Sent], inputs: PyTree, chunk: int, fold: Fold | None
-) -> Walked:
+    turn: Callable[[Any], ClientResult], inputs: PyTree, chunk: int, fold: Fold | None
+) -> CohortResult:
     """Gives every client its turn.
 
     Args:
@@ -88,12 +88,12 @@ def walk_clients(
 
     if chunk == cohort:
         (sums, metrics), (sent, rows, non_finite) = step((zero, none), inputs)
-        return Walked(sums, sent, rows, metrics, non_finite)
+        return CohortResult(sums, sent, rows, metrics, non_finite)
     chunks = jax.tree.map(lambda leaf: leaf.reshape(-1, chunk, *leaf.shape[1:]), inputs)
     (sums, metrics), kept = jax.lax.scan(step, (zero, none), chunks)
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), kept)
     sent, rows, non_finite = flat
-    return Walked(sums, sent, rows, metrics, non_finite)
+    return CohortResult(sums, sent, rows, metrics, non_finite)
 
 
 def _summed(dtype: Any) -> Any:

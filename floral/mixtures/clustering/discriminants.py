@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from floral import check, tree
-from floral.branch import where_asked
+from floral.branch import cond_any
 from floral.first_argument import first_by_place
 from floral.mixtures.base import LARGEST, Grouping, Mixing, softmax_over, zeros
 from floral.mixtures.clustering.cells import Cells, add_to, anchors_of, empty_cells, grouped
@@ -190,7 +190,7 @@ def discriminants(
             return new - jnp.max(jnp.where(active, new, -LARGEST))
 
         anew = (round >= known_at) & (jnp.all(logits == 0) | always)
-        return where_asked(anew, placed, logits, now, once.tables, batches, count, active)
+        return cond_any(anew, placed, logits, now, once.tables, batches, count, active)
 
     def active(state, active, round):
         resting = ~used(state.centroids.shape[0], state.groups) & (round >= known_at - 1)

@@ -13,7 +13,7 @@ from floral.operations import Work, work_of_program
 from floral.simulate.state import SimulationState
 from floral.typing import Batch, PyTree
 
-__all__ = ["Costs", "Turn", "costs_of", "trace_turn"]
+__all__ = ["Costs", "TracedTurn", "costs_of", "trace_turn"]
 
 
 class Costs(NamedTuple):
@@ -46,7 +46,7 @@ class Costs(NamedTuple):
     product_bytes: float
 
 
-class Turn(NamedTuple):
+class TracedTurn(NamedTuple):
     """One client's turn, traced.
 
     Attributes:
@@ -69,7 +69,7 @@ def trace_turn(
     batching: Batching,
     *,
     steps: float,
-) -> Turn:
+) -> TracedTurn:
     """Traces one client's turn; nothing is computed.
 
     Args:
@@ -95,7 +95,7 @@ def trace_turn(
 
     program, sent = jax.make_jaxpr(turn, return_shape=True)(jax.random.key(0), server, context)
     download, upload, metrics = sent
-    return Turn(download, upload, metrics, work_of_program(program, trips=steps))
+    return TracedTurn(download, upload, metrics, work_of_program(program, trips=steps))
 
 
 def costs_of(state: SimulationState, turn: Turn, *, model_parameters: int) -> Costs:
