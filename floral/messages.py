@@ -6,10 +6,7 @@ import jax.numpy as jnp
 
 from floral.typing import Array, Key, PyTree
 
-__all__ = ["GROUPING", "Context", "Download", "Reduced", "Upload", "evidence"]
-
-GROUPING = "grouping"
-"""The part of an update that tells of a client's data and is no change of a model."""
+__all__ = ["Context", "Download", "Reduced", "Upload", "evidence"]
 
 _LEAST_SHARE = 1e-6
 
@@ -51,10 +48,13 @@ class Upload(NamedTuple):
       update: old minus new, as a gradient's sign; e.g. ``{"base": ..., "bank": ...}``.
       weight: a *prefix* of the update: a scalar for a subtree, or [C] for leaves with one entry
         per adaptor.
+      sums: further arrays that are summed over clients as they are, never weighted, transformed or
+        taken for a change of the model: statistics of clients' data, say. () for none.
     """
 
     update: PyTree
     weight: PyTree
+    sums: PyTree = ()
 
 
 class Reduced(NamedTuple):
@@ -63,12 +63,16 @@ class Reduced(NamedTuple):
     Attributes:
       update: the clients' updates made one; zero where there is no evidence.
       weight: Σ_k weight_k, the same prefix: who moved, and by how much evidence.
-      told: ``{name: number}``, what the reducer tells of the reduction itself; None if nothing.
+      sums: Σ_k sums_k of the clients that took part, in float32 at least; a round adds them up,
+        not the reducer.
+      diagnostics: ``{name: number}``, what the reducer reports of the reduction itself; None for
+        nothing.
     """
 
     update: PyTree
     weight: PyTree
-    told: dict[str, Array] | None = None
+    sums: PyTree = ()
+    diagnostics: dict[str, Array] | None = None
 
 
 def evidence(weight: Array) -> Array:

@@ -41,7 +41,7 @@ PUBLIC = {
         top_k_accuracy welch worst_share
     """,
     "floral.mixtures": """
-        DiscriminantsState Grouping Mixing Refresh aggregation_mismatch aggregation_weights
+        Clustering DiscriminantsState Mixing Refresh aggregation_mismatch aggregation_weights
         agreement cluster_scores discriminants effective_adaptors effective_clients entropy
         exponential_weights known matching per_layer responsibilities shares_of sharpness softmax
         top_k traits_check

@@ -103,8 +103,8 @@ def measure(seed: int) -> dict[str, Any]:
     by_losses, kept = simulator(everyone, "losses", 5), simulator(everyone, "kept", 5)
     joined = jax.random.fold_in(key, 1)
     same = simulator(everyone, "losses", 4)
-    finding = same.init(key).server.finding
-    alone = start._replace(server=start.server._replace(finding=finding))
+    inference = same.init(key).server.inference
+    alone = start._replace(server=start.server._replace(inference=inference))
     whole = simulator(everyone, "groups", 5)
     return {
         "without it": ended(first, start, AFTER),

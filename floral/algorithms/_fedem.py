@@ -8,7 +8,7 @@ from floral import tree
 from floral.algorithms.base import FederatedAlgorithm, Upload
 from floral.algorithms.clustered import ensemble
 from floral.algorithms.toolbox.local import LocalSolver, solve
-from floral.algorithms.toolbox.mixture_inference import found_logits
+from floral.algorithms.toolbox.mixture_inference import infer_logits
 from floral.mixtures import responsibilities
 from floral.models.base import Model
 from floral.random import stream
@@ -72,7 +72,7 @@ def fedem(
     def expected(received, row, batches, context):
         """The mixture after one step of expectation maximisation."""
         now = received.fresh
-        logits = found_logits(
+        logits = infer_logits(
             mixing,
             received,
             row["mixture"],

@@ -15,13 +15,13 @@ from floral.algorithms.base import Download, FederatedAlgorithm, Upload
 from floral.algorithms.toolbox.inputs import check_inputs
 from floral.algorithms.toolbox.local import LocalSolver, solve
 from floral.algorithms.toolbox.mixture_inference import (
-    Finding,
-    finding_learnt,
-    finding_report,
-    finding_sent,
-    finding_start,
-    finding_told,
-    found_logits,
+    MixtureInference,
+    client_sums,
+    infer_logits,
+    inference_report,
+    start_inference,
+    to_client,
+    update_inference,
 )
 from floral.algorithms.toolbox.parts import by_part
 from floral.algorithms.toolbox.server import guarded_step, server_step, start_server_step
@@ -42,14 +42,14 @@ class EnsembleServer(NamedTuple):
       models: params with a leading axis C.
       active: [C] bool, the models in use.
       round: int32, the rounds taken.
-      finding: what clients find their mixtures by.
+      inference: what clients' mixtures are inferred by.
       optimizer: the server optimizer's state, one a model ([C, ...]).
     """
 
     models: Params
     active: Array
     round: Array
-    finding: Finding
+    inference: MixtureInference
     optimizer: PyTree
 
 
@@ -142,7 +142,7 @@ def ensemble(
             models=models,
             active=jnp.ones((num_models,), bool),
             round=jnp.zeros((), jnp.int32),
-            finding=finding_start(mixing, key, sample, num_models),
+            inference=start_inference(mixing, key, sample, num_models),
             optimizer=start_server_step(server_optimizer, models, key, stacked=True),
         )
 
@@ -150,9 +150,9 @@ def ensemble(
         return {"mixture": mixing.init(stream(key, "mixture"), num_models, traits)}
 
     def download(server, context):
-        finding, found_once = finding_sent(mixing, server.finding)
-        now = {"models": server.models, "active": server.active, "finding": finding}
-        return Download(fresh=now, cached={"finding": found_once})
+        inference, found_once = to_client(mixing, server.inference)
+        now = {"models": server.models, "active": server.active, "inference": inference}
+        return Download(fresh=now, cached={"inference": found_once})
 
     def looked(row, received, batches, context, *, always=False):
         """The row, its logits as its examples or each model's losses have them, where due."""
@@ -161,7 +161,7 @@ def ensemble(
             outputs = outputs_of_each(received.fresh["models"], batch)
             return jax.vmap(lambda own: loss(own, batch), out_axes=1)(outputs)
 
-        logits = found_logits(
+        logits = infer_logits(
             mixing,
             received,
             row["mixture"],
@@ -197,13 +197,10 @@ def ensemble(
         shares = shares_of(
             mixing, end["mixture"], active=received.fresh["active"], round=context.round
         )
-        told = finding_told(mixing, received, batches, context.round)
         upload = Upload(
-            update={"models": subtract(start["models"], end["models"]), **told},
-            weight={
-                "models": context.num_examples * shares,
-                **dict.fromkeys(told, jnp.ones(())),
-            },
+            update={"models": subtract(start["models"], end["models"])},
+            weight={"models": context.num_examples * shares},
+            sums=client_sums(mixing, received, batches, context.round),
         )
         return upload, {"mixture": end["mixture"]} if stateful else (), metrics
 
@@ -215,9 +212,9 @@ def ensemble(
             reduced.update["models"],
             reduced.weight["models"],
         )
-        finding, active = finding_learnt(
+        inference, active = update_inference(
             mixing,
-            server.finding,
+            server.inference,
             reduced,
             server.active,
             context.round,
@@ -226,7 +223,7 @@ def ensemble(
         return server._replace(
             models=models,
             optimizer=state,
-            finding=finding,
+            inference=inference,
             active=active,
             round=server.round + 1,
         )
@@ -252,7 +249,7 @@ def ensemble(
         ),
         mixture=mixture,
         check_traits=traits_check(mixing, num_models),
-        report=lambda server: finding_report(mixing, server.finding, num_models),
+        report=lambda server: inference_report(mixing, server.inference, num_models),
         local_optimizer=local.unscheduled().optimizer(),
         global_model=mixing.check_traits is None,
         loss=loss,

@@ -5,7 +5,7 @@ from floral.mixtures.aggregation import (
     aggregation_weights,
     effective_clients,
 )
-from floral.mixtures.base import Grouping, Mixing, Refresh, per_layer, shares_of, traits_check
+from floral.mixtures.base import Clustering, Mixing, Refresh, per_layer, shares_of, traits_check
 from floral.mixtures.clustering.discriminants import DiscriminantsState, discriminants
 from floral.mixtures.evidence import exponential_weights, responsibilities
 from floral.mixtures.quality import (
@@ -19,8 +19,8 @@ from floral.mixtures.quality import (
 from floral.mixtures.weights import known, softmax, top_k
 
 __all__ = [
+    "Clustering",
     "DiscriminantsState",
-    "Grouping",
     "Mixing",
     "Refresh",
     "aggregation_mismatch",

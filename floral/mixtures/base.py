@@ -20,7 +20,7 @@ from floral.typing import Array, Key, PyTree
 
 __all__ = [
     "LARGEST",
-    "Grouping",
+    "Clustering",
     "Mixing",
     "Refresh",
     "finite",
@@ -53,17 +53,17 @@ class Refresh(NamedTuple):
     prices: Callable[[Array, Array, Array, Array], Array]
 
 
-class Grouping(NamedTuple):
-    """How server and clients find groups together, by sums over clients.
+class Clustering(NamedTuple):
+    """How server and clients find clusters of clients together, by sums over clients.
 
     Attributes:
       init: ``(key, batch, C) -> state`` of the server, for a batch of the data's shapes.
-      sent: ``(state) -> (now, once)``, what clients receive of it: each round, and once for all.
-      tell: ``(now, once, batches, *, count, round) -> told``, what a client with so many different
-        examples adds in a round, a tree of arrays.
-      learn: ``(state, mean of what was told, clients, round) -> state`` after a round in which so
-        many clients took part; with none of them the state stays.
-      place: ``(now, once, logits [C], batches, *, count, active [C] bool, round, always)`` to a
+      broadcast: ``(state) -> (now, once)``, what clients receive of it: in each round, and once.
+      client_sums: ``(now, once, batches, *, count, round) -> sums``, what a client with so many
+        different examples adds in a round, a tree of arrays.
+      update: ``(state, mean of the clients' sums, clients, round) -> state`` after a round in which
+        so many clients took part; without any the state stays.
+      assign: ``(now, once, logits [C], batches, *, count, active [C] bool, round, always)`` to a
         client's logits, once groups are known; ``always`` anew, else where they are all zero.
       active: ``(state, active [C] bool, round) -> active``: the adaptors that are used after a
         round, where groups turned out to be fewer.
@@ -72,10 +72,10 @@ class Grouping(NamedTuple):
     """
 
     init: Callable[[Key, Mapping[str, Any], int], PyTree]
-    sent: Callable[[PyTree], tuple[PyTree, PyTree]]
-    tell: Callable[..., PyTree]
-    learn: Callable[[PyTree, PyTree, Array, Array], PyTree]
-    place: Callable[..., Array]
+    broadcast: Callable[[PyTree], tuple[PyTree, PyTree]]
+    client_sums: Callable[..., PyTree]
+    update: Callable[[PyTree, PyTree, Array, Array], PyTree]
+    assign: Callable[..., Array]
     active: Callable[[PyTree, Array, Array], Array]
     groups: Callable[[PyTree], Array]
 
@@ -92,7 +92,7 @@ class Mixing(NamedTuple):
         counts for each adaptor where adaptors are averaged; None if the weights do.
       refresh: how logits follow the losses of each adaptor alone; None if they only follow their
         gradient.
-      grouping: how groups are found from what clients' data are like; None if they are not.
+      clustering: how groups are found from what clients' data are like; None if they are not.
       check_traits: ``({name: [N, ...]}, C) -> None``: raises SpecError, on the host, for clients
         whose traits cannot give a mixture; None if any will do.
     """
@@ -101,7 +101,7 @@ class Mixing(NamedTuple):
     weights: Callable[..., PyTree]
     shares: Callable[..., PyTree] | None = None
     refresh: Refresh | None = None
-    grouping: Grouping | None = None
+    clustering: Clustering | None = None
     check_traits: Callable[[Mapping[str, Any], int], None] | None = None
 
 
@@ -124,7 +124,7 @@ def per_layer(mixing: Mixing, prefixes: Sequence[str]) -> Mixing:
             "prefixes must be a list of paths, as ['params/Dense_0'], got "
             f"{check.described(prefixes)}"
         )
-    if mixing.refresh is not None or mixing.grouping is not None:
+    if mixing.refresh is not None or mixing.clustering is not None:
         raise SpecError(
             "mixture_per: a mixing that follows the losses of whole adaptors, or groups clients by "
             "their data, gives one mixture for the network; set mixture_per to client, or mixing "

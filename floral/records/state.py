@@ -101,8 +101,8 @@ def _adopt(server: Any, source: Any) -> Any:
             f"start_from: a {type(source).__name__} has no part that a "
             f"{type(server).__name__} could start from"
         )
-    grouping = getattr(getattr(server, "finding", None), "grouping", ())
-    if grouping != () and {"bank", "models"} & set(shared):
+    clustering = getattr(getattr(server, "inference", None), "clustering", ())
+    if clustering != () and {"bank", "models"} & set(shared):
         raise ConfigError(
             "start_from: discriminants would number the groups that they find otherwise than the "
             "bank is that the run starts from; set mixing to softmax or exponential_weights"

@@ -71,7 +71,7 @@ def planned(experiments: Mapping[str, Experiment]) -> str:
                         costs.model_parameters,
                         costs.uploaded_parameters,
                         costs.upload_bytes,
-                        costs.finding_bytes,
+                        costs.sums_bytes,
                         costs.download_bytes,
                         costs.cached_bytes,
                         costs.client_state_bytes,

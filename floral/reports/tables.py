@@ -133,7 +133,7 @@ def bytes_table(summaries: Summaries) -> Table:
         "upload_bytes",
         "download_bytes",
         "cached_bytes",
-        "finding_bytes",
+        "sums_bytes",
         "client_state_bytes",
         "server_state_bytes",
     )

@@ -64,15 +64,15 @@ def grow(
     if on_host(state.table) or on_host(fresh.table):
         raise SpecError("grow: clients' rows stay on the host; set execution.rows to device")
     old, new = _count(state.server), _count(fresh.server)
-    if fresh.server.finding.grouping != ():
+    if fresh.server.inference.clustering != ():
         raise SpecError(
             "grow: discriminants find their groups once, for as many adaptors as there are; give "
             "the simulator a mixing that goes on from logits, softmax or exponential_weights"
         )
-    finding = state.server.finding._replace(grouping=())
-    if () in (finding.prices, fresh.server.finding.prices):
-        finding = fresh.server.finding
-    state = state._replace(server=state.server._replace(finding=finding))
+    inference = state.server.inference._replace(clustering=())
+    if () in (inference.prices, fresh.server.inference.prices):
+        inference = fresh.server.inference
+    state = state._replace(server=state.server._replace(inference=inference))
     if new <= old:
         raise SpecError(f"grow: the simulator has {new} adaptors, the state {old}; give it more")
     server, uplink = (
@@ -98,7 +98,7 @@ def grow(
 
 def _count(server: Any) -> int:
     """C, of the adaptors or models that a server has."""
-    if not (hasattr(server, "active") and hasattr(server, "finding")):
+    if not (hasattr(server, "active") and hasattr(server, "inference")):
         raise SpecError(
             f"grow: a {type(server).__name__} has no adaptors or models to add to; the algorithms "
             "floral and ensemble do"

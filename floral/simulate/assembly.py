@@ -12,7 +12,6 @@ from floral import check, tree
 from floral.algorithms.base import FederatedAlgorithm
 from floral.data import Batching, FederatedDataset
 from floral.errors import SpecError
-from floral.messages import GROUPING
 from floral.metrics import Metric
 from floral.models import Model
 from floral.simulate.checks.fit import (
@@ -169,13 +168,6 @@ def make_simulator(
     steps = _mean_steps(dataset, batching)
     turn = trace_turn(algorithm, server_struct, context, batch, batching, steps=steps)
     check_aggregate(algorithm, server_struct, turn.upload, context)
-
-    if uplink.transforms and GROUPING in turn.upload.update:
-        raise SpecError(
-            "uplink.client: clients also send sums of what their data are like, by which the "
-            "mixing finds groups; a transform such as clip would treat these and the model as one: "
-            "leave the transforms out, or set mixing to one that does not group clients"
-        )
     room = room_of(cohort, len(dataset.seen))
     check_sampler(cohort, population=len(dataset.seen), room=room)
     check_uplink(uplink, turn.upload, server_struct, room=room)

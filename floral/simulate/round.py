@@ -142,22 +142,22 @@ def make_round(
             update, uplink_row = uplink.client.update(
                 upload.update, row["uplink"], key=stream(key, "uplink")
             )
-            finite = tree.all_finite((metrics, upload.weight, update if drops else ()))
-            weight, next_row = upload.weight, {"client": own, "uplink": uplink_row}
+            looked_at = (update, upload.sums) if drops else ()
+            finite = tree.all_finite((metrics, upload.weight, looked_at))
+            counted = (upload.weight, upload.sums, metrics)
+            next_row = {"client": own, "uplink": uplink_row}
             counts = present
             if drops:
                 counts &= finite
                 update = tree.select(finite, update, tree.zeros_like(update))
                 next_row = tree.select(finite, next_row, row)
-            weight, metrics = tree.select(
-                counts, (weight, metrics), tree.zeros_like((weight, metrics))
-            )
-            return ClientResult(update, weight, next_row, metrics, present & ~finite)
+            weight, sums, metrics = tree.select(counts, counted, tree.zeros_like(counted))
+            return ClientResult(update, weight, sums, next_row, metrics, present & ~finite)
 
         places = jnp.arange(ids.shape[0])
         walked = walk_clients(turn, places, chunk, uplink.reduce.fold)
-        sums, metrics = summed((walked.sums, walked.metrics), mesh)
-        return walked._replace(sums=sums, metrics=metrics)
+        alike = summed((walked.folded, walked.sums, walked.metrics), mesh)
+        return walked._replace(folded=alike[0], sums=alike[1], metrics=alike[2])
 
     def round_function(state, data, cohort=None):
         if cohort is None:
@@ -170,11 +170,12 @@ def make_round(
         active = ids < data.offsets["train"].shape[0] - 1
         cohort_size = jnp.sum(active).astype(jnp.float32)
         joined: Any = {
-            "sent": True,
+            "folded": False,
+            "uploads": True,
             "rows": True,
-            "non_finite": True,
             "sums": False,
             "metrics": False,
+            "non_finite": True,
         }
         walk = on_each_device(
             walk_share,
@@ -192,13 +193,13 @@ def make_round(
         reduce_state = state.uplink["reduce"]
         if uplink.reduce.fold is None:
             reduced, reduce_state = uplink.reduce.reduce(
-                *walked.sent,
+                *walked.uploads,
                 reduce_state,
                 key=stream(state.key, "reduce", state.round),
                 server=state.server,
             )
         else:
-            reduced = uplink.reduce.fold.finish(walked.sums, state.server)
+            reduced = uplink.reduce.fold.finish(walked.folded, state.server)
         update, server_state = uplink.server.update(
             reduced.update,
             state.uplink["server"],
@@ -211,17 +212,20 @@ def make_round(
             cohort_size=jnp.sum(counts).astype(jnp.float32),
             traits=(),
         )
+        arrived = reduced._replace(update=update, sums=walked.sums)
         next_state = state._replace(
             round=state.round + 1,
-            server=algorithm.aggregate(state.server, reduced._replace(update=update), context),
+            server=algorithm.aggregate(state.server, arrived, context),
             table=walked.rows if by_place else scatter_rows(state.table, ids, walked.rows),
             uplink={"reduce": reduce_state, "server": server_state},
         )
         metrics = {**walked.metrics, "cohort": jnp.sum(active, dtype=jnp.int32)}
-        metrics |= _non_finite(ids, walked.non_finite, reduced.update)
+        metrics |= _non_finite(ids, walked.non_finite, (reduced.update, walked.sums))
         if drops:
             metrics["dropped"] = jnp.sum(walked.non_finite, dtype=jnp.int32)
-        return next_state, metrics | ({"uplink": reduced.told} if reduced.told else {})
+        return next_state, metrics | (
+            {"uplink": reduced.diagnostics} if reduced.diagnostics else {}
+        )
 
     return round_function
 

@@ -20,7 +20,7 @@ class ClientResult(NamedTuple):
     """What one client's turn leaves behind.
 
     Attributes:
-      update, weight: the upload, the weight zero for a client that took no part.
+      update, weight, sums: the upload; weight and sums are zero for a client that took no part.
       row: its next row.
       metrics: sums and counts, zero for a client that took no part.
       non_finite: bool, whether its loss or its update is not finite.
@@ -28,6 +28,7 @@ class ClientResult(NamedTuple):
 
     update: PyTree
     weight: PyTree
+    sums: PyTree
     row: PyTree
     metrics: PyTree
     non_finite: Array
@@ -37,16 +38,17 @@ class CohortResult(NamedTuple):
     """What the turns of many clients leave behind.
 
     Attributes:
-      sums: of a streaming reducer; () without one.
-      sent: ``(updates [K, ...], weights [K, ...])`` where nothing streams; () otherwise.
+      folded: the state of a streaming reducer; () without one.
+      uploads: ``(updates [K, ...], weights [K, ...])`` where nothing streams; () otherwise.
       rows: [K, ...].
-      metrics: summed over the clients.
+      sums, metrics: summed over the clients, in float32 at least.
       non_finite: [K] bool, as the clients' own.
     """
 
-    sums: PyTree
-    sent: PyTree
+    folded: PyTree
+    uploads: PyTree
     rows: PyTree
+    sums: PyTree
     metrics: PyTree
     non_finite: Array
 
@@ -66,38 +68,44 @@ def walk_clients(
     cohort = jax.tree.leaves(inputs)[0].shape[0]
     struct = jax.eval_shape(turn, jax.tree.map(lambda leaf: leaf[0], inputs))
     zero = () if fold is None else fold.zero(struct.update, struct.weight)
-    none = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, _summed(leaf.dtype)), struct.metrics)
+    none = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, _summed(leaf.dtype)), (struct.sums, struct.metrics)
+    )
 
     def take_turns(some):
         if chunk == 1:
-            sent = turn(jax.tree.map(lambda leaf: leaf[0], some))
-            return jax.tree.map(lambda leaf: leaf[None], sent)
+            result = turn(jax.tree.map(lambda leaf: leaf[0], some))
+            return jax.tree.map(lambda leaf: leaf[None], result)
         return jax.vmap(turn)(some)
 
     def step(carry, some):
-        sums, metrics = carry
-        sent = take_turns(some)
-        metrics = jax.tree.map(
+        folded, totals = carry
+        result = take_turns(some)
+        totals = jax.tree.map(
             lambda total, leaf: total + jnp.sum(leaf, axis=0, dtype=total.dtype),
-            metrics,
-            sent.metrics,
+            totals,
+            (result.sums, result.metrics),
         )
+        uploads = ()
         if fold is None:
-            return (sums, metrics), ((sent.update, sent.weight), sent.row, sent.non_finite)
-        return (fold.add(sums, sent.update, sent.weight), metrics), ((), sent.row, sent.non_finite)
+            uploads = (result.update, result.weight)
+        else:
+            folded = fold.add(folded, result.update, result.weight)
+        return (folded, totals), (uploads, result.row, result.non_finite)
 
     if chunk == cohort:
-        (sums, metrics), (sent, rows, non_finite) = step((zero, none), inputs)
-        return CohortResult(sums, sent, rows, metrics, non_finite)
-    chunks = jax.tree.map(lambda leaf: leaf.reshape(-1, chunk, *leaf.shape[1:]), inputs)
-    (sums, metrics), kept = jax.lax.scan(step, (zero, none), chunks)
-    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), kept)
-    sent, rows, non_finite = flat
-    return CohortResult(sums, sent, rows, metrics, non_finite)
+        (folded, totals), kept = step((zero, none), inputs)
+    else:
+        chunks = jax.tree.map(lambda leaf: leaf.reshape(-1, chunk, *leaf.shape[1:]), inputs)
+        (folded, totals), by_chunk = jax.lax.scan(step, (zero, none), chunks)
+        kept = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), by_chunk)
+    uploads, rows, non_finite = kept
+    sums, metrics = totals
+    return CohortResult(folded, uploads, rows, sums, metrics, non_finite)
 
 
 def _summed(dtype: Any) -> Any:
-    """The dtype in which metrics are summed: whole numbers keep theirs, with 64 bits or without."""
+    """The dtype in which values are summed: whole numbers keep theirs, with 64 bits or without."""
     if dtype == jnp.bool_:
         return jnp.int32
     return jnp.promote_types(dtype, jnp.float32) if jnp.issubdtype(dtype, jnp.floating) else dtype

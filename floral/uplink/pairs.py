@@ -108,7 +108,7 @@ def streamed(products: Products, values: Values, finish_update: Finish) -> Reduc
             )
             for average in averages.values()
         ]
-        return reduced._replace(update=finish_update(reduced, averages), told=_gap(squares))
+        return reduced._replace(update=finish_update(reduced, averages), diagnostics=_gap(squares))
 
     def reduce(updates, weights, state, *, key=None, server=None):
         sums = zero(*first((updates, weights)))
@@ -143,7 +143,7 @@ def stacked(products: Products, values: Values) -> Reducer:
             bank[path] = steps(product, start, pairs(*stacks), trusted)
             squares.append((product, trusted, _square_of(*centred), _square_of(*stacks)))
         update = {**reduced.update, "bank": bank}
-        return reduced._replace(update=update, told=_gap(squares)), state
+        return reduced._replace(update=update, diagnostics=_gap(squares)), state
 
     return Reducer(init=lambda update: (), reduce=reduce)
 

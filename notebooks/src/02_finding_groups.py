@@ -161,7 +161,7 @@ plt.show()
 # (`fl.mixtures.discriminants(find_count=True)` rests the adaptors that are not needed).
 
 # %%
-grouping = runs["discriminants"][1].server.finding.grouping
+grouping = runs["discriminants"][1].server.inference.clustering
 spread = np.asarray(grouping.spread)[:12]
 figure, axis = plt.subplots(figsize=(6, 3.2), layout="constrained")
 stand_out = np.arange(len(spread)) < int(grouping.groups) - 1

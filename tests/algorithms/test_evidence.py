@@ -148,14 +148,14 @@ def test_the_server_prices_adaptors_by_the_examples_they_had(name, build, simula
         for client, size in enumerate(sizes)
     )
     np.testing.assert_allclose(
-        state.server.finding.prices, 0.5 * (had / sizes.sum() - 0.5), atol=1e-6
+        state.server.inference.prices, 0.5 * (had / sizes.sum() - 0.5), atol=1e-6
     )
-    finding = state.server.finding._replace(prices=jnp.array([50.0, 0.0]))
-    dearer = state._replace(server=state.server._replace(finding=finding))
+    inference = state.server.inference._replace(prices=jnp.array([50.0, 0.0]))
+    dearer = state._replace(server=state.server._replace(inference=inference))
     after, _ = sim.round(dearer)
     assert (sim.evaluate(after, "train")["mixture"][:, 1] > 0.99).all()
 
 
 def test_mixtures_that_follow_no_losses_send_no_prices(build, simulator):
     sim = simulator(build("floral"), execution=SCAN)
-    assert sim.init(jax.random.key(0)).server.finding.prices == ()
+    assert sim.init(jax.random.key(0)).server.inference.prices == ()

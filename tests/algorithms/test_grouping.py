@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from floral import mixtures, simulate, uplink
-from floral.errors import SpecError
 
 SCAN = simulate.execution(walk="scan")
 MIXING = mixtures.discriminants(size=6, survey_rounds=2, group_rounds=6)
@@ -56,7 +55,7 @@ def test_what_the_server_learns_does_not_depend_on_the_walk(build, simulator, gr
     learnt = []
     for execution in (SCAN, simulate.execution(walk="vmap"), simulate.execution(devices=2)):
         state = after(simulator(algorithm, groups, execution=execution), 9)
-        learnt.append((state.server.finding.grouping, state.table))
+        learnt.append((state.server.inference.clustering, state.table))
     # k-means chooses among starts of equal cost, so the scale is that of sums of squares
     near(learnt[0], learnt[1], 1e-3)
     near(learnt[0], learnt[2], 1e-3)
@@ -94,12 +93,12 @@ def test_mixtures_without_groups_tell_nothing(build, simulator):
     algorithm = build("floral")
     sim = simulator(algorithm)
     state = sim.init(jax.random.key(0))
-    assert state.server.finding.grouping == ()
+    assert state.server.inference.clustering == ()
     with_groups = simulator(build("floral", mixing=MIXING)).costs
     moments = 6 * 6 + 2 * 6 + 3
     told = moments + 512 * (1 + 2)  # places on a line, their squares and weights of cells
-    assert with_groups.finding_bytes == 4 * (told + 1)  # and a weight
-    assert sim.costs.finding_bytes == 0
+    assert with_groups.sums_bytes == 4 * (told + 1)  # and a weight
+    assert sim.costs.sums_bytes == 0
     assert with_groups.uploaded_parameters == sim.costs.uploaded_parameters
     assert with_groups.upload_bytes == sim.costs.upload_bytes
     received = 6 + 6 * 1 + 1 + 2 * 1  # center, directions, scale, centroids
@@ -108,9 +107,15 @@ def test_mixtures_without_groups_tell_nothing(build, simulator):
     assert with_groups.cached_bytes - sim.costs.cached_bytes == 4 * once
 
 
-def test_a_transform_of_whole_updates_is_refused(build, simulator, groups):
-    """A clip would scale a model's change by the size of the sums beside it."""
-    clipped = uplink.uplink(client=[uplink.clip(max_norm=1.0)])
-    with pytest.raises(SpecError, match=r"uplink\.client: clients also send sums"):
-        simulator(build("floral", mixing=MIXING, **TRAIN["floral"]), groups, uplink=clipped)
-    simulator(build("floral", mixing=MIXING), groups, uplink=uplink.uplink())
+def test_a_transform_of_updates_leaves_the_sums_of_clients_as_they_are(
+    build, simulator, groups, after, same
+):
+    algorithm = build("floral", mixing=MIXING, **TRAIN["floral"])
+    clipped = uplink.uplink(client=[uplink.clip(max_norm=1e-3)])
+    plain = after(simulator(algorithm, groups, execution=SCAN), 8)
+    small = after(simulator(algorithm, groups, execution=SCAN, uplink=clipped), 8)
+    same(small.server.inference.clustering, plain.server.inference.clustering)
+    moved = [
+        np.concatenate([*map(np.ravel, jax.tree.leaves(s.server.base))]) for s in (plain, small)
+    ]
+    assert not np.allclose(*moved, rtol=1e-3)

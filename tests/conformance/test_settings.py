@@ -198,7 +198,7 @@ def program(population, network):
             received = algorithm.download(server, context)
             given = data.as_batches(shown)
             upload, after, metrics = algorithm.client_update(key, received, row, given, context)
-            reduced = Reduced(upload.update, upload.weight)
+            reduced = Reduced(*upload)
             moved = algorithm.aggregate(server, reduced, context)
             own = algorithm.personalize(key, moved, row, given, context)
             return moved, after, metrics, algorithm.predict(moved, own, batch)

@@ -127,7 +127,7 @@ def test_what_has_no_adaptors_or_finds_groups_once_is_refused(build, simulator):
         simulate.grow(found, simulator(build("floral", mixing=groups, num_adaptors=3)), KEY)
     by_losses = build("floral", mixing=mixtures.exponential_weights(), num_adaptors=3)
     grown = simulate.grow(found, simulator(by_losses), KEY)
-    assert grown.server.finding.prices.shape == (3,)
+    assert grown.server.inference.prices.shape == (3,)
     held = simulator(build("floral", num_adaptors=3), execution=simulate.execution(rows="host"))
     with pytest.raises(SpecError, match="rows stay on the host"):
         simulate.grow(simulator(build("floral")).init(KEY), held, KEY)

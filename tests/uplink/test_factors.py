@@ -213,7 +213,7 @@ def _gap(server, updates, weights):
 
 def test_the_gap_is_what_averages_of_factors_miss_of_the_mean_of_products(reduce):
     case = _case()
-    told = reduce(*case).told["averaging_gap"]
+    told = reduce(*case).diagnostics["averaging_gap"]
     _near(told, _gap(*case))
     assert told > 0.1
 
@@ -225,7 +225,7 @@ def test_clients_that_agree_on_one_factor_have_no_gap(reduce):
     mean, _ = weighted_mean().reduce(updates, weights, ())
     reduced = reduce(server, updates, weights)
     after, plain = _after(server, reduced), _after(server, mean)
-    assert reduced.told["averaging_gap"] < 1e-6
+    assert reduced.diagnostics["averaging_gap"] < 1e-6
     for path in PAIRS:
         _near(_deltas(after["bank"][path], path), _deltas(plain["bank"][path], path))
         _near(after["base"][path], plain["base"][path])
@@ -246,7 +246,7 @@ def _means(case, reduce):
     reduced = reduce(*case)
     after = _after(case[0], reduced)
     deltas = {path: _deltas(after["bank"][path], path) for path in PAIRS}
-    return {"base": after["base"], "deltas": deltas, "told": reduced.told}
+    return {"base": after["base"], "deltas": deltas, "told": reduced.diagnostics}
 
 
 def _alike(left, right):
@@ -294,7 +294,7 @@ def test_an_adaptor_that_no_one_spoke_for_stays_as_it_is(reduce):
         {**updates, "bank": steps},
         {**weights, "bank": weights["bank"][:, [0, 2]]},
     )
-    _near(reduced.told["averaging_gap"], _gap(*left))
+    _near(reduced.diagnostics["averaging_gap"], _gap(*left))
 
 
 def test_weights_may_differ_from_layer_to_layer(reduce, same):

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from floral import tree
@@ -12,7 +11,7 @@ from floral.adaptors import AdaptedModel, Bank, weights_at
 from floral.algorithms.base import Upload
 from floral.algorithms.toolbox.adaptor_losses import one_by_one
 from floral.algorithms.toolbox.local import LocalSolver, solve
-from floral.algorithms.toolbox.mixture_inference import finding_told, found_logits
+from floral.algorithms.toolbox.mixture_inference import client_sums, infer_logits
 from floral.algorithms.toolbox.parts import Parts, by_part, true_paths
 from floral.algorithms.toolbox.stats import OwnStats, stats_update
 from floral.mixtures import Mixing, shares_of
@@ -129,7 +128,7 @@ def client_side(
             outputs, _ = model.apply(values["base"], all_stats, bank, weights, batch)
             return loss(outputs, batch)
 
-        logits = found_logits(
+        logits = infer_logits(
             mixing,
             received,
             row["mixture"],
@@ -185,13 +184,11 @@ def client_side(
         sent = {part: moved[part] for part in ("base", "bank") if jax.tree.leaves(moved[part])}
         sent |= stats_update(before, stats.split(after)[1]) if parts.any_shared else {}
         weight = dict.fromkeys(sent, count)
-        told = finding_told(mixing, received, batches, context.round)
-        sent |= told
-        weight |= dict.fromkeys(told, jnp.ones(()))
         if "bank" in sent:
             weight["bank"] = _adaptor_weights(shares, count, sent["bank"])
         kept = stats.into(tree.split(end, parts.private)[0], after) if stateful else ()
-        return Upload(sent, weight), kept, metrics
+        sums = client_sums(mixing, received, batches, context.round)
+        return Upload(sent, weight, sums), kept, metrics
 
     return ClientSide(new_row, update, refit, found_anew)
 

@@ -32,7 +32,7 @@ from floral.algorithms._floral.server import FloralServer, server_side
 from floral.algorithms.base import Diagnostics, FederatedAlgorithm
 from floral.algorithms.toolbox.inputs import check_inputs
 from floral.algorithms.toolbox.local import LocalSolver
-from floral.algorithms.toolbox.mixture_inference import finding_report
+from floral.algorithms.toolbox.mixture_inference import inference_report
 from floral.algorithms.toolbox.parts import roles, true_paths
 from floral.algorithms.toolbox.server import server_step
 from floral.algorithms.toolbox.stats import own_stats
@@ -174,7 +174,7 @@ def floral(
 
     def report(server):
         alike = likeness(Bank(server.bank, server.fixed), plan, server.active)
-        return {"adaptor_cosine": alike, **finding_report(mixing, server.finding, num_adaptors)}
+        return {"adaptor_cosine": alike, **inference_report(mixing, server.inference, num_adaptors)}
 
     def whole_values(server, client):
         kept = {part: client[part] for part in structs}

@@ -11,10 +11,10 @@ from floral import tree
 from floral.adaptors import AdaptedModel, init_bank
 from floral.algorithms.base import Download
 from floral.algorithms.toolbox.mixture_inference import (
-    Finding,
-    finding_learnt,
-    finding_sent,
-    finding_start,
+    MixtureInference,
+    start_inference,
+    to_client,
+    update_inference,
 )
 from floral.algorithms.toolbox.parts import Parts
 from floral.algorithms.toolbox.server import guarded_step, init_stack, start_server_step, step_stack
@@ -36,7 +36,7 @@ class FloralServer(NamedTuple):
       stats: the model's statistics.
       active: [C] bool, the adaptors in use.
       round: int32, the rounds taken.
-      finding: what clients find their mixtures by.
+      inference: what clients' mixtures are inferred by.
       base_optimizer: the server optimizer's state of the trained base.
       bank_optimizer: ``{path: state [C, ...]}``, the bank's server optimizer, one state an adaptor.
     """
@@ -47,7 +47,7 @@ class FloralServer(NamedTuple):
     stats: PyTree
     active: Array
     round: Array
-    finding: Finding
+    inference: MixtureInference
     base_optimizer: PyTree
     bank_optimizer: dict[str, PyTree]
 
@@ -106,7 +106,7 @@ def server_side(
             stats=first_stats,
             active=jnp.ones((num_adaptors,), bool),
             round=jnp.zeros((), jnp.int32),
-            finding=finding_start(mixing, key, model.batch, num_adaptors),
+            inference=start_inference(mixing, key, model.batch, num_adaptors),
             base_optimizer=start_server_step(base_optimizer, shared["base"], key),
             bank_optimizer=init_stack(bank_optimizer, shared["bank"], key),
         )
@@ -114,9 +114,9 @@ def server_side(
     def download(server, context):
         fresh, cached = tree.split(values(server), shared_parts)
         own, shared = stats.split(server.stats)
-        finding, found_once = finding_sent(mixing, server.finding)
-        now = {"values": fresh, "active": server.active, "finding": finding}
-        once = {"values": cached, "fixed": server.fixed, "finding": found_once}
+        inference, found_once = to_client(mixing, server.inference)
+        now = {"values": fresh, "active": server.active, "inference": inference}
+        once = {"values": cached, "fixed": server.fixed, "inference": found_once}
         if stats.kept:
             once["own_stats"] = own
         if parts.any_shared:
@@ -136,9 +136,9 @@ def server_side(
             bank, bank_state = step_stack(
                 bank_optimizer, bank, bank_state, update["bank"], weight["bank"]
             )
-        finding, active = finding_learnt(
+        inference, active = update_inference(
             mixing,
-            server.finding,
+            server.inference,
             reduced,
             server.active,
             context.round,
@@ -149,7 +149,7 @@ def server_side(
             bank=tree.combine(bank, rest["bank"]),
             stats=tree.combine(average_stats(stats.split(server.stats)[1], reduced), server.stats),
             round=server.round + 1,
-            finding=finding,
+            inference=inference,
             active=active,
             base_optimizer=base_state,
             bank_optimizer=bank_state,

@@ -1,4 +1,4 @@
-"""How clients find their mixtures in an algorithm: by groups of alike data, by losses, or neither.
+"""How an algorithm infers mixtures: from clusters of clients, from losses, or not at all.
 
 A mixing may ask for a part of the server's state, of what is sent to clients, and of what they
 send; here are those parts, for any algorithm with C adaptors or models.
@@ -12,52 +12,52 @@ import jax.numpy as jnp
 
 from floral.algorithms.toolbox.adaptor_losses import next_prices, refreshed
 from floral.data import Batches, distinct_examples
-from floral.messages import GROUPING, Download, Reduced, evidence
+from floral.messages import Download, Reduced, evidence
 from floral.mixtures import Mixing
 from floral.random import stream
 from floral.typing import Array, Batch, Key, PyTree
 
 __all__ = [
-    "Finding",
-    "finding_learnt",
-    "finding_report",
-    "finding_sent",
-    "finding_start",
-    "finding_told",
-    "found_logits",
+    "MixtureInference",
+    "client_sums",
+    "infer_logits",
+    "inference_report",
+    "start_inference",
+    "to_client",
+    "update_inference",
 ]
 
 
-class Finding(NamedTuple):
-    """What the server keeps for it.
+class MixtureInference(NamedTuple):
+    """What the server keeps to infer mixtures by.
 
     Attributes:
       prices: [C], what is added to the losses that mixtures follow; () where they follow none.
-      grouping: what is known of the clients' data; () where mixtures do not come from it.
+      clustering: what is known of the clients' data; () where mixtures do not come from it.
     """
 
     prices: PyTree
-    grouping: PyTree
+    clustering: PyTree
 
 
-def finding_start(mixing: Mixing, key: Key, sample: Batch, count: int) -> Finding:
+def start_inference(mixing: Mixing, key: Key, sample: Batch, count: int) -> MixtureInference:
     """The server's part at the start, for C adaptors or models and batches like the sample."""
-    grouping = mixing.grouping
-    return Finding(
-        prices=() if mixing.refresh is None else jnp.zeros((count,)),
-        grouping=() if grouping is None else grouping.init(stream(key, "grouping"), sample, count),
-    )
+    clustering: PyTree = ()
+    if mixing.clustering is not None:
+        clustering = mixing.clustering.init(stream(key, "grouping"), sample, count)
+    prices = () if mixing.refresh is None else jnp.zeros((count,))
+    return MixtureInference(prices, clustering)
 
 
-def finding_sent(mixing: Mixing, finding: Finding) -> tuple[Finding, PyTree]:
-    """What clients receive of it: each round, and once for all."""
-    if mixing.grouping is None:
-        return finding, ()
-    now, once = mixing.grouping.sent(finding.grouping)
-    return finding._replace(grouping=now), once
+def to_client(mixing: Mixing, inference: MixtureInference) -> tuple[MixtureInference, PyTree]:
+    """What clients receive of it: in each round, and once."""
+    if mixing.clustering is None:
+        return inference, ()
+    now, once = mixing.clustering.broadcast(inference.clustering)
+    return inference._replace(clustering=now), once
 
 
-def found_logits(
+def infer_logits(
     mixing: Mixing,
     received: Download,
     logits: Array,
@@ -68,21 +68,21 @@ def found_logits(
     round: Array,
     always: bool = False,
 ) -> Array:
-    """A client's logits, as its examples and then each adaptor's losses on them have them.
+    """A client's logits, inferred from its examples, then from each adaptor's losses on them.
 
     Args:
-      mixing: where it has no such part, logits stay as they are.
-      received: what ``finding_sent`` gives is its ``"finding"``, fresh and cached.
+      mixing: where it infers nothing, logits stay as they are.
+      received: ``to_client`` gives its ``"inference"``, fresh and cached.
       logits: [C].
-      losses_each: ``(batch of B) -> [B, C]``, what each adaptor alone loses.
+      losses_each: ``(batch of B) -> [B, C]``, the losses of each adaptor alone.
       batches: the client's.
       active: [C] bool.
       round: int32.
-      always: whether to look whenever it is: a client that knows nothing does.
+      always: whether to infer them in any round, as a client that knows nothing must.
     """
-    if mixing.grouping is not None:
-        logits = mixing.grouping.place(
-            *_grouping(received),
+    if mixing.clustering is not None:
+        logits = mixing.clustering.assign(
+            *_clustering(received),
             logits,
             batches,
             count=distinct_examples(batches),
@@ -97,59 +97,67 @@ def found_logits(
         batches,
         active=active,
         round=round,
-        prices=received.fresh["finding"].prices,
+        prices=received.fresh["inference"].prices,
         always=always,
     )
 
 
-def finding_told(mixing: Mixing, received: Download, batches: Batches, round: Array) -> PyTree:
-    """``{"grouping": what a client adds}``, a part of its update; empty where there is none."""
-    if mixing.grouping is None:
-        return {}
+def client_sums(mixing: Mixing, received: Download, batches: Batches, round: Array) -> PyTree:
+    """A client's part of the sums by which clients are clustered, for ``Upload.sums``.
+
+    Returns:
+      ``{"clustering": tree of arrays, "clients": 1.0}``; () for a mixing that does not cluster.
+    """
+    if mixing.clustering is None:
+        return ()
     count = distinct_examples(batches)
-    told = mixing.grouping.tell(*_grouping(received), batches, count=count, round=round)
-    return {GROUPING: told}
+    sums = mixing.clustering.client_sums(*_clustering(received), batches, count=count, round=round)
+    return {"clustering": sums, "clients": jnp.ones(())}
 
 
-def finding_learnt(
+def update_inference(
     mixing: Mixing,
-    finding: Finding,
+    inference: MixtureInference,
     reduced: Reduced,
     active: Array,
     round: Array,
     *,
     examples: Array | None,
-) -> tuple[Finding, Array]:
-    """The server's part and the adaptors in use after a round.
+) -> tuple[MixtureInference, Array]:
+    """The server's part and the active adaptors after a round.
 
     Args:
       mixing: the algorithm's.
-      finding: before the round.
-      reduced: of the round; what nobody told changes nothing.
-      active: [C] bool, in use before it.
+      inference: before the round.
+      reduced: of the round; without any client nothing changes.
+      active: [C] bool, before the round.
       round: int32, this round.
-      examples: [C], that each adaptor had; None where none of them moves.
+      examples: [C], each adaptor's examples; None where no adaptor moves.
     """
-    prices, grouping = finding
+    prices, clustering = inference
     if examples is not None:
         prices = next_prices(mixing.refresh, prices, examples, active, round)
-    if mixing.grouping is not None:
-        clients = reduced.weight[GROUPING]
-        learnt = mixing.grouping.learn(grouping, reduced.update[GROUPING], clients, round)
-        told = evidence(clients)
-        grouping = jax.tree.map(lambda new, old: jnp.where(told, new, old), learnt, grouping)
-        active = mixing.grouping.active(grouping, active, round)
-    return Finding(prices, grouping), active
+    if mixing.clustering is not None:
+        clients = reduced.sums["clients"]
+        anyone = evidence(clients)
+        mean = jax.tree.map(
+            lambda total: jnp.where(anyone, total / jnp.where(anyone, clients, 1), 0),
+            reduced.sums["clustering"],
+        )
+        updated = mixing.clustering.update(clustering, mean, clients, round)
+        clustering = jax.tree.map(lambda new, old: jnp.where(anyone, new, old), updated, clustering)
+        active = mixing.clustering.active(clustering, active, round)
+    return MixtureInference(prices, clustering), active
 
 
-def finding_report(mixing: Mixing, finding: Finding, count: int) -> dict[str, Array]:
-    """``{"groups": how many the data show, "bank": the C that can serve them}``; empty where no one
-    looks for any."""
-    if mixing.grouping is None:
+def inference_report(mixing: Mixing, inference: MixtureInference, count: int) -> dict[str, Array]:
+    """``{"groups": how many the data show, "bank": the C that can serve them}``; empty for a mixing
+    that does not cluster."""
+    if mixing.clustering is None:
         return {}
-    return {"groups": mixing.grouping.groups(finding.grouping), "bank": jnp.asarray(count)}
+    return {"groups": mixing.clustering.groups(inference.clustering), "bank": jnp.asarray(count)}
 
 
-def _grouping(received: Download) -> tuple[PyTree, PyTree]:
-    """What was received of a grouping: now, and once."""
-    return received.fresh["finding"].grouping, received.cached["finding"]
+def _clustering(received: Download) -> tuple[PyTree, PyTree]:
+    """What was received to cluster by: in this round, and once."""
+    return received.fresh["inference"].clustering, received.cached["inference"]

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from floral import check, tree
 from floral.branch import cond_any
 from floral.first_argument import first_by_place
-from floral.mixtures.base import LARGEST, Grouping, Mixing, softmax_over, zeros
+from floral.mixtures.base import LARGEST, Clustering, Mixing, softmax_over, zeros
 from floral.mixtures.clustering.cells import Cells, add_to, anchors_of, empty_cells, grouped
 from floral.mixtures.clustering.directions import (
     Survey,
@@ -124,11 +124,11 @@ def discriminants(
         indices = jnp.arange(num_adaptors)
         return indices < groups if find_count else indices >= 0
 
-    def sent(state):
+    def broadcast(state):
         now = _Now(state.center, state.directions, state.scale, state.centroids)
         return now, _Once(state.tables, state.key)
 
-    def tell(now, once, batches, *, count, round):
+    def client_sums(now, once, batches, *, count, round):
         count = jnp.asarray(count, now.scale.dtype)  # float64 where JAX is asked for it
         nothing = _Told(no_survey(size), empty_cells(cells, now.scale.shape[0]))
 
@@ -146,8 +146,8 @@ def discriminants(
 
         return jax.lax.cond(round < survey_rounds, surveyed, later)
 
-    def learn(state, told, clients, round):
-        told = jax.tree.map(lambda mean: clients * mean, told)
+    def update(state, mean, clients, round):
+        told = jax.tree.map(lambda mean: clients * mean, mean)
         state = state._replace(
             survey=tree.add(state.survey, told.survey), cells=tree.add(state.cells, told.cells)
         )
@@ -183,7 +183,7 @@ def discriminants(
 
         return jax.lax.cond(round == survey_rounds - 1, directed, later)
 
-    def place(now, once, logits, batches, *, count, active, round, always=False):
+    def assign(now, once, logits, batches, *, count, active, round, always=False):
         def placed(now, tables, batches, count, active):
             own = _place(now, tables, batches, count)
             new = -count * jnp.sum(jnp.square(now.centroids - own[None]), axis=-1) / 2
@@ -202,8 +202,10 @@ def discriminants(
             logits = jnp.where(round >= known_at, logits, jax.lax.stop_gradient(logits))
         return softmax_over(logits, active)
 
-    grouping = Grouping(init, sent, tell, learn, place, active, lambda state: state.groups)
-    return Mixing(init=zeros, weights=weights, grouping=grouping)
+    clustering = Clustering(
+        init, broadcast, client_sums, update, assign, active, lambda state: state.groups
+    )
+    return Mixing(init=zeros, weights=weights, clustering=clustering)
 
 
 class _Now(NamedTuple):

@@ -62,7 +62,7 @@ def check_uplink(uplink: Uplink, upload: Upload, server: PyTree, *, room: int) -
       server: structs of the server's state.
       room: clients in a cohort.
     """
-    update, weight = upload
+    update, weight = upload.update, upload.weight
     key = jax.random.key(0)
 
     def transformed(transform: Any) -> Callable[[PyTree], tuple[PyTree, PyTree, PyTree]]:

@@ -77,12 +77,14 @@ def reported_by_reducer(uplink: Uplink, upload: Upload, server: PyTree, *, room:
 
     def told(upload, server):
         if uplink.reduce.fold is not None:
-            sums = uplink.reduce.fold.zero(*upload)
-            return uplink.reduce.fold.finish(sums, server).told or {}
-        everyone = jax.tree.map(lambda leaf: jnp.zeros((room, *leaf.shape), leaf.dtype), upload)
+            sums = uplink.reduce.fold.zero(upload.update, upload.weight)
+            return uplink.reduce.fold.finish(sums, server).diagnostics or {}
+        everyone = jax.tree.map(
+            lambda leaf: jnp.zeros((room, *leaf.shape), leaf.dtype), (upload.update, upload.weight)
+        )
         state = uplink.reduce.init(upload.update)
         reduced, _ = uplink.reduce.reduce(*everyone, state, key=jax.random.key(0), server=server)
-        return reduced.told or {}
+        return reduced.diagnostics or {}
 
     return jax.eval_shape(told, upload, server)
 

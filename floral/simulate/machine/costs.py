@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from floral import tree
 from floral.algorithms.base import FederatedAlgorithm
 from floral.data import Batching, as_batches
-from floral.messages import GROUPING, Upload
+from floral.messages import Upload
 from floral.operations import Work, work_of_program
 from floral.simulate.state import SimulationState
 from floral.typing import Batch, PyTree
@@ -21,12 +21,12 @@ class Costs(NamedTuple):
 
     Attributes:
       model_parameters: of the model as it is, without adaptors.
-      uploaded_parameters: numbers in one update, without those that groups are found by.
+      uploaded_parameters: numbers in one update.
       download_bytes: received each round.
       cached_bytes: received once, since it never changes (a frozen base).
       upload_bytes: sent each round, weights included.
-      finding_bytes: sent beside in each of the first rounds, while groups are found; later rounds
-        would send zeros.
+      sums_bytes: sent beside the update, to be summed over clients: by what groups are found. It is
+        sent in the first rounds only; zeros, which need not be sent, in later ones.
       client_state_bytes: kept by the client between rounds.
       server_state_bytes: kept by the server, optimizer state included, client rows excluded.
       operations: floating-point operations of a round on a client of average size; see
@@ -39,7 +39,7 @@ class Costs(NamedTuple):
     download_bytes: int
     cached_bytes: int
     upload_bytes: int
-    finding_bytes: int
+    sums_bytes: int
     client_state_bytes: int
     server_state_bytes: int
     operations: float
@@ -98,26 +98,18 @@ def trace_turn(
     return TracedTurn(download, upload, metrics, work_of_program(program, trips=steps))
 
 
-def costs_of(state: SimulationState, turn: Turn, *, model_parameters: int) -> Costs:
+def costs_of(state: SimulationState, turn: TracedTurn, *, model_parameters: int) -> Costs:
     """The costs, from structs of a state and a traced turn."""
     rows = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), state.table)
-    upload = Upload(*map(_without_finding, turn.upload))
     return Costs(
         model_parameters=model_parameters,
-        uploaded_parameters=tree.num_parameters(upload.update),
+        uploaded_parameters=tree.num_parameters(turn.upload.update),
         download_bytes=tree.num_bytes(turn.download.fresh),
         cached_bytes=tree.num_bytes(turn.download.cached),
-        upload_bytes=tree.num_bytes(upload),
-        finding_bytes=tree.num_bytes(turn.upload) - tree.num_bytes(upload),
+        upload_bytes=tree.num_bytes(turn.upload._replace(sums=())),
+        sums_bytes=tree.num_bytes(turn.upload.sums),
         client_state_bytes=tree.num_bytes(rows),
         server_state_bytes=tree.num_bytes(state.server) + tree.num_bytes(state.uplink),
         operations=turn.work.operations,
         product_bytes=turn.work.bytes,
     )
-
-
-def _without_finding(part: PyTree) -> PyTree:
-    """An update, or its weight, without what groups are found by."""
-    if not isinstance(part, dict):
-        return part
-    return {name: value for name, value in part.items() if name != GROUPING}

@@ -37,19 +37,19 @@ def clients_of(kind, *, seed=0, group=None):
 
 def learnt(mixing, clients, *, rounds, cohort=None, adaptors=GROUPS):
     """The server's state after rounds in which everyone, or a part, tells what it is asked."""
-    grouping, rng = mixing.grouping, np.random.default_rng(1)
-    state = grouping.init(KEY, {name: leaf[0, 0] for name, leaf in clients.items()}, adaptors)
+    clustering, rng = mixing.clustering, np.random.default_rng(1)
+    state = clustering.init(KEY, {name: leaf[0, 0] for name, leaf in clients.items()}, adaptors)
 
     @jax.jit
     def take(state, ids, round):
         own = jax.tree.map(lambda leaf: leaf[ids], clients)
-        told = jax.vmap(
-            lambda one: grouping.tell(
-                *grouping.sent(state), as_batches(one), count=EXAMPLES, round=round
+        sums = jax.vmap(
+            lambda one: clustering.client_sums(
+                *clustering.broadcast(state), as_batches(one), count=EXAMPLES, round=round
             )
         )(own)
-        mean = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), told)
-        return grouping.learn(state, mean, jnp.float32(len(ids)), round)
+        mean = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), sums)
+        return clustering.update(state, mean, jnp.float32(len(ids)), round)
 
     clients = jax.tree.map(jnp.asarray, clients)
     for round in range(rounds):
@@ -62,8 +62,8 @@ def logits_of(mixing, state, clients, *, round, start=None, always=False, active
     start = jnp.zeros(len(active)) if start is None else start
 
     def place(one):
-        return mixing.grouping.place(
-            *mixing.grouping.sent(state),
+        return mixing.clustering.assign(
+            *mixing.clustering.broadcast(state),
             start,
             as_batches(one),
             count=EXAMPLES,
@@ -150,12 +150,12 @@ def test_a_bank_too_large_rests_in_part_and_one_too_small_is_told(adaptors, used
     clients, group = clients_of("labels")
     state = learnt(mixing, clients, rounds=9, adaptors=adaptors)
     before, after = (
-        mixing.grouping.active(state, jnp.ones(adaptors, bool), jnp.int32(round))
+        mixing.clustering.active(state, jnp.ones(adaptors, bool), jnp.int32(round))
         for round in (7, 8)
     )
     assert before.all()
     assert after.tolist() == [c < used for c in range(adaptors)]
-    assert int(mixing.grouping.groups(state)) == GROUPS
+    assert int(mixing.clustering.groups(state)) == GROUPS
     logits = logits_of(mixing, state, clients, round=9, active=after)
     weights = np.asarray(mixing.weights(logits, active=after))
     assert not weights[:, used:].any()
@@ -223,7 +223,7 @@ def test_later_rounds_are_told_nothing_and_teach_nothing(same):
 )
 def test_data_without_a_sketch_are_refused(x, y, match):
     with pytest.raises(SpecError, match=match):
-        mixtures.discriminants().grouping.init(KEY, {"x": x, "y": y}, GROUPS)
+        mixtures.discriminants().clustering.init(KEY, {"x": x, "y": y}, GROUPS)
 
 
 def test_settings_are_checked():
