@@ -148,7 +148,7 @@ LOCAL = Area(
 
 
 def _losses():
-    module, wiring = (import_module(f"floral.{name}") for name in ("losses", "experiment.wiring"))
+    module, wiring = (import_module(f"floral.{name}") for name in ("losses", "config.sections"))
     named = {name: getattr(module, name) for name in ("cross_entropy", "squared_error")}
     return {"auto": wiring.auto_loss, **named}
 

@@ -50,7 +50,7 @@ def test_any_numpy_reads_the_files(population, folder):
 
 
 def test_a_generated_population_is_saved_piece_by_piece(tmp_path, monkeypatch):
-    module = importlib.import_module("floral.data.mapped")
+    module = importlib.import_module("floral.data.storage.mapped")
     monkeypatch.setattr(module, "_AT_ONCE", 200)
     population = synthetic_population(clients=5, side=3, test=1)
     save_mapped(population, tmp_path / "data")
