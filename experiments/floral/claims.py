@@ -404,9 +404,9 @@ CLAIMS = (
         "A client's model is a common base, low-rank adaptors and its own mixture of them, in "
         "linear, convolution, embedding and norm layers.",
         "Its outputs equal those of the merged weights to 1e-5; the mixture is on the simplex.",
-        "python -m pytest -n 0 -q tests/adaptors/test_apply.py tests/adaptors/test_bank.py "
-        "tests/test_mixtures.py",
-        "tests/adaptors/test_apply.py",
+        "python -m pytest -n 0 -q tests/adaptors/fast/test_apply.py tests/adaptors/test_bank.py "
+        "tests/mixtures/test_mixtures.py",
+        "tests/adaptors/fast/test_apply.py",
     ),
     Claim(
         "4.2",

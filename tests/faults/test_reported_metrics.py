@@ -101,7 +101,7 @@ def test_a_reducer_that_reports_a_vector_is_refused(build, simulator):
     finish = reduce.fold.finish
 
     def telling(sums, server=None):
-        return finish(sums, server)._replace(told={"norms": jnp.ones(3)})
+        return finish(sums, server)._replace(diagnostics={"norms": jnp.ones(3)})
 
     uplink = floral.uplink.uplink(reduce=reduce._replace(fold=reduce.fold._replace(finish=telling)))
     with pytest.raises(SpecError, match=r"uplink.reduce: the metric 'norms' must be one real"):

@@ -134,7 +134,7 @@ def as_local(factory: Callable[..., optax.GradientTransformation]) -> Callable[.
     """The factory of local solvers with the signature of a factory of ``optimizers``.
 
     Example:
-      >>> from floral.algorithms import optimizers
+      >>> from floral.algorithms.toolbox import optimizers
       >>> as_local(optimizers.sgd)(learning_rate=0.1, momentum=0.9).learning_rate
       0.1
     """
